@@ -1,0 +1,192 @@
+"""Folders and files of an embedded collection, and the atomic switch from one version to the next."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from sift_store.adapter import EmbedderIdentity
+from sift_store.errors import LocationError, StorageError
+from sift_store.location import Location
+
+__all__ = ["Layout", "Meta", "Version", "collections_in"]
+
+_MARKER = "sift-store.json"
+_FORMAT = 1
+_ASIDE = ".dropped-"
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What is fixed for a version: the vectors' dimension and the embedder that made them."""
+
+    dimension: int
+    embedder: EmbedderIdentity
+
+    def write(self, path: Path) -> None:
+        """Keep it in a file."""
+        content = {
+            "dimension": self.dimension,
+            "embedder": self.embedder.name,
+            "query_prefix": self.embedder.query_prefix,
+            "passage_prefix": self.embedder.passage_prefix,
+        }
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Meta:
+        """Read it back."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            embedder = EmbedderIdentity(content["embedder"], content["query_prefix"], content["passage_prefix"])
+            return cls(int(content["dimension"]), embedder)
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise StorageError(f"{path} cannot be read ({exc}); restore it from a backup") from exc
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One complete copy of a collection's data."""
+
+    folder: Path
+
+    @property
+    def shard(self) -> Path:
+        """The engine's own folder."""
+        return self.folder / "shard"
+
+    @property
+    def meta(self) -> Path:
+        """The file of `Meta`."""
+        return self.folder / "meta.json"
+
+    def sync(self) -> None:
+        """Force every file to disk: a copied file is no business of the engine's own flush."""
+        for path in [self.folder, *self.folder.rglob("*")]:
+            _sync(path)
+
+    def remove(self) -> None:
+        """Delete it, whatever is left of it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The folder of one collection, which need not exist."""
+
+    root: Path
+    folder: Path
+
+    @classmethod
+    def at(cls, location: Location) -> Layout:
+        """Where a location's collection is.
+
+        Raises:
+            LocationError: the path is a file, or a folder with other things in it.
+        """
+        root = _checked_root(location)
+        return cls(root, root / _encode(location.collection))
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while the collection is open."""
+        return self.folder / "lock"
+
+    def make(self) -> None:
+        """Create the folders."""
+        marker = self.root / _MARKER
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if not marker.exists():  # first, so that a folder half made is still known as ours
+                marker.write_text(json.dumps({"format": _FORMAT}), encoding="utf-8")
+            self.folder.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise StorageError(f"{self.folder} cannot be created: {exc.strerror}") from exc
+
+    def new_version(self) -> Version:
+        """A version with a name of its own; its folder is made, it is not live."""
+        version = Version(self.folder / f"version-{uuid.uuid4().hex[:12]}")
+        version.folder.mkdir()
+        return version
+
+    def current(self) -> Version | None:
+        """The live version, None before the first add."""
+        try:
+            name = (self.folder / "CURRENT").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        version = Version(self.folder / name)
+        if not version.shard.is_dir():
+            raise StorageError(f"{version.folder} is missing; restore {self.folder} from a backup")
+        return version
+
+    def switch_to(self, version: Version) -> None:
+        """Make a version the live one, atomically and durably."""
+        version.sync()
+        temporary = self.folder / "CURRENT.new"
+        temporary.write_text(version.folder.name, encoding="utf-8")
+        _sync(temporary)
+        temporary.replace(self.folder / "CURRENT")
+        _sync(self.folder)
+
+    def remove_leftovers(self) -> None:
+        """Delete versions that an interrupted build left behind. Only for the holder of the lock."""
+        live = self.current()
+        for version in self._versions():
+            if version != live:
+                version.remove()
+
+    def set_aside(self) -> Path:
+        """Take the collection out of sight, atomically; returns where it is now."""
+        aside = self.root / f"{_ASIDE}{uuid.uuid4().hex[:12]}"
+        self.folder.rename(aside)
+        return aside
+
+    def _versions(self) -> Iterator[Version]:
+        yield from (Version(path) for path in self.folder.glob("version-*"))
+
+
+def collections_in(location: Location) -> list[str]:
+    """Names of the collections in a folder, sorted; none if the folder does not exist."""
+    root = _checked_root(location)
+    if not root.is_dir():
+        return []
+    return sorted(_decode(path.name) for path in root.iterdir() if (path / "CURRENT").is_file())
+
+
+def _checked_root(location: Location) -> Path:
+    root = Path(location.address)
+    unknown = set(location.options) - {"collection"}
+    if unknown:
+        raise LocationError(f"{', '.join(sorted(unknown))}: not for an embedded store; only collection= is")
+    if root.exists() and not root.is_dir():
+        raise LocationError(f"{root} is a file; a folder of ours, or a path that does not exist yet, wanted")
+    if root.is_dir() and not (root / _MARKER).is_file() and any(root.iterdir()):
+        raise LocationError(f"{root} holds other files and no store; give a path such as {root / 'corpus.sift'}")
+    return root
+
+
+def _encode(name: str) -> str:
+    """A collection's name as a folder's, whatever it holds; a leading dot is no hidden file."""
+    quoted = quote(name, safe=" ")
+    return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
+
+
+def _decode(name: str) -> str:
+    return unquote(name)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt":  # no handle for folders there, and files must be open for writing
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

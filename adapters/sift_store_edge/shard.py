@@ -1,0 +1,84 @@
+"""The engine's shard: opening, creating, and its errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import qdrant_edge as q
+
+from sift_store.errors import SiftStoreError, StorageError
+from sift_store_edge.filters import field_path
+
+__all__ = ["create_shard", "declare_fields", "engine_errors", "fields_of", "load_shard"]
+
+# Below this many KB of vectors a scan beats the index; the engine's own default.
+INDEXING_THRESHOLD_KB = 10_000
+
+_INDEX_TYPES = {
+    "bool": q.PayloadSchemaType.Bool,
+    "datetime": q.PayloadSchemaType.Datetime,
+    "float": q.PayloadSchemaType.Float,
+    "integer": q.PayloadSchemaType.Integer,
+    "keyword": q.PayloadSchemaType.Keyword,
+}
+
+
+@contextmanager
+def engine_errors(doing: str) -> Iterator[None]:
+    """The engine raises bare `Exception`s; they leave as `StorageError` that says what was being done."""
+    try:
+        yield
+    except SiftStoreError:
+        raise
+    except Exception as exc:
+        raise StorageError(f"{doing}: {exc}") from exc
+
+
+def create_shard(path: Path, dimension: int) -> q.EdgeShard:
+    """A new, empty shard for cosine over one vector of that dimension."""
+    config = q.EdgeConfig(
+        vectors=q.EdgeVectorParams(size=dimension, distance=q.Distance.Cosine),
+        hnsw_config=q.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=INDEXING_THRESHOLD_KB),
+        # One segment: a query walks one graph.
+        optimizers=q.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=INDEXING_THRESHOLD_KB),
+    )
+    path.mkdir()
+    with engine_errors(f"creating {path}"):
+        return q.EdgeShard.create(str(path), config)
+
+
+def load_shard(path: Path) -> q.EdgeShard:
+    """Open a shard; its stored configuration stays."""
+    with engine_errors(f"opening {path}"):
+        return q.EdgeShard.load(str(path))
+
+
+def fields_of(shard: q.EdgeShard, declared: Mapping[str, str]) -> dict[str, str]:
+    """Of the declared payload indexes, plus any the shard has, key -> type."""
+    kinds = {str(kind): name for name, kind in _INDEX_TYPES.items()}
+    stored = {path: kinds.get(str(info.data_type), "") for path, info in shard.info().payload_schema.items()}
+    fields = {}
+    for path, kind in stored.items():
+        if kind:
+            fields[_key(path)] = kind
+    return {**fields, **declared}
+
+
+def declare_fields(shard: q.EdgeShard, declared: Mapping[str, str]) -> dict[str, str]:
+    """Make the payload indexes that are declared and not there; returns all there are, key -> type."""
+    with engine_errors("indexing payload fields"):
+        present = fields_of(shard, {})
+        for key, kind in declared.items():
+            if present.get(key) == kind:
+                continue
+            if key in present:
+                shard.update(q.UpdateOperation.delete_field_index(field_path(key)))
+            shard.update(q.UpdateOperation.create_field_index(field_path(key), _INDEX_TYPES[kind]))
+        return {**present, **declared}
+
+
+def _key(path: str) -> str:
+    """The metadata key of an engine path, whichever way the engine quotes it."""
+    return path.removeprefix("metadata.").replace('"', "")

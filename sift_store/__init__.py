@@ -1,0 +1,52 @@
+"""sift-store: retrieval that answers with an informative, non-redundant subset instead of k copies of one fact."""
+
+from sift_store.adapter import Finding
+from sift_store.errors import (
+    EmbedderError,
+    FilterError,
+    InvalidInputError,
+    LocationError,
+    MissingExtraError,
+    NotFoundError,
+    PartialWriteError,
+    SiftStoreError,
+    StorageError,
+    StoreClosedError,
+    StoreLockedError,
+    VectorError,
+)
+from sift_store.plan import Plan
+from sift_store.records import Record
+from sift_store.results import Explanation, Hit, Hits, Suppressed
+from sift_store.selection import Selection, remaining_variance, select, select_batch
+from sift_store.store import AsyncSiftStore, SiftStore, drop_collection, list_collections
+
+__all__ = [
+    "AsyncSiftStore",
+    "EmbedderError",
+    "Explanation",
+    "FilterError",
+    "Finding",
+    "Hit",
+    "Hits",
+    "InvalidInputError",
+    "LocationError",
+    "MissingExtraError",
+    "NotFoundError",
+    "PartialWriteError",
+    "Plan",
+    "Record",
+    "Selection",
+    "SiftStore",
+    "SiftStoreError",
+    "StorageError",
+    "StoreClosedError",
+    "StoreLockedError",
+    "Suppressed",
+    "VectorError",
+    "drop_collection",
+    "list_collections",
+    "remaining_variance",
+    "select",
+    "select_batch",
+]

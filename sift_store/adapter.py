@@ -1,0 +1,214 @@
+"""The seam to databases: what an adapter is given, what it gives back, what it declares.
+
+An adapter is a module named by an entry point of the group ``sift_store.stores``; the entry point's name is the URL
+scheme. The module has three functions, `open_store`, `list_collections` and `drop_collection` (see `StoreModule`).
+``sift_store.testing`` holds the contract suite that every adapter must pass on its real engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sift_store.filters import Filter
+from sift_store.location import Location
+from sift_store.records import Id, Payload, Record
+
+__all__ = [
+    "INDEX_TYPES",
+    "Adapter",
+    "CandidateQuery",
+    "Candidates",
+    "Capabilities",
+    "EmbedderIdentity",
+    "Finding",
+    "Key",
+    "Progress",
+    "Replacement",
+    "Statistics",
+    "StoreModule",
+]
+
+Key: TypeAlias = Hashable
+Progress: TypeAlias = Callable[[int, int], None]
+
+INDEX_TYPES = ("bool", "datetime", "float", "integer", "keyword")
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an adapter declares of itself. A test may be skipped only by one of these.
+
+    Attributes:
+        engine: name and version of the engine, for people.
+        persistent: data outlives the process.
+        exclusive: one process at a time may have it open.
+        approximate: it can build an approximate index (`optimize`).
+        native_filter: a filter of the engine's own can be given as `where`; what it looks like, or "".
+    """
+
+    engine: str
+    persistent: bool
+    exclusive: bool
+    approximate: bool
+    native_filter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderIdentity:
+    """What a store remembers of the embedder it was built with. `name` is None for an unnamed callable."""
+
+    name: str | None = None
+    query_prefix: str = ""
+    passage_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A store's state, as the planner and `doctor` see it.
+
+    Attributes:
+        count: passages stored. indexed: of these, in the approximate index.
+        dimension: of the vectors, None before the first add. metric: of `score`.
+        fields: payload indexes, metadata key -> type, one of `INDEX_TYPES`.
+        embedder: as stored; None before the first add.
+        building: whether an index is being built in the background.
+    """
+
+    count: int
+    indexed: int
+    dimension: int | None
+    metric: Literal["cosine", "dot", "euclid"]
+    fields: Mapping[str, str]
+    embedder: EmbedderIdentity | None
+    building: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateQuery:
+    """Phase one of a search: the nearest passages of one query vector.
+
+    Attributes:
+        vector: (d,) float32, unit length.
+        limit: most candidates wanted. where: the filter, or None.
+        with_vectors: whether their vectors are wanted.
+        exact: compare with every vector. ef: breadth of the index walk, None for the engine's own.
+    """
+
+    vector: npt.NDArray[np.float32]
+    limit: int
+    where: Filter | None = None
+    with_vectors: bool = True
+    exact: bool = False
+    ef: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What phase one found, best first.
+
+    Attributes:
+        keys: (n,) handles of the engine's own, for `Adapter.fetch`.
+        scores: (n,) float32, higher is better.
+        vectors: (n, d) float32, or None if not asked for.
+        moved: bytes of vectors that came out of the engine; what a cache held does not count.
+    """
+
+    keys: Sequence[Key]
+    scores: npt.NDArray[np.float32]
+    vectors: npt.NDArray[np.float32] | None
+    moved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `doctor`: how bad, what was seen, what mends it."""
+
+    level: Literal["ok", "note", "warning", "error"]
+    what: str
+    mend: str = ""
+
+
+class Replacement(Protocol):
+    """New content for a whole collection, invisible until `commit`; leaving without one changes nothing."""
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Store records with their vectors."""
+
+    def commit(self) -> None:
+        """Take the place of the old content, at once or not at all."""
+
+    def abandon(self) -> None:
+        """Drop what was written."""
+
+
+class Adapter(Protocol):
+    """One open collection. Input is checked by the caller; vectors come as unit-length float32 rows.
+
+    Engine errors leave as `sift_store.errors.StorageError`. All methods may be called from any thread.
+    """
+
+    capabilities: Capabilities
+
+    def statistics(self) -> Statistics:
+        """The state now; cheap enough for every search."""
+
+    def create(self, dimension: int, embedder: EmbedderIdentity) -> None:
+        """Make the collection, if `statistics().dimension` is None."""
+
+    def upsert(self, records: Sequence[Record]) -> None:
+        """Write records with vectors, replacing whole records of the same id. Durable on return.
+
+        Raises:
+            PartialWriteError: stopped half-way.
+        """
+
+    def candidates(self, queries: Sequence[CandidateQuery]) -> list[Candidates]:
+        """Phase one, one answer a query, in order. Fewer than `limit` only if no more match."""
+
+    def fetch(self, keys: Sequence[Key]) -> list[Record]:
+        """Phase two: text and payload of candidates, in order, without vectors."""
+
+    def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:
+        """Records by id, in order; None where there is none."""
+
+    def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:
+        """Merge top-level keys into the payloads of existing records."""
+
+    def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:
+        """Delete the records that have one of the ids (if given) and match the filter (if given); how many went."""
+
+    def count(self, where: Filter | None) -> int:
+        """How many records match, exactly."""
+
+    def scan(self, after: Key | None, limit: int, *, vectors: bool = False) -> tuple[list[Record], Key | None]:
+        """A page of all records in the engine's order, and where the next begins, or None."""
+
+    def replace(self, dimension: int, embedder: EmbedderIdentity) -> Replacement:
+        """Begin new content for the whole collection, with another embedder; writes are refused until it ends."""
+
+    def optimize(self, *, wait: bool) -> None:
+        """Build the approximate index beside the live data; return at once or when it serves."""
+
+    def doctor(self) -> Iterable[Finding]:
+        """What the engine's own state shows."""
+
+    def close(self) -> None:
+        """Release everything. A second call does nothing."""
+
+
+class StoreModule(Protocol):
+    """What an entry point of the group ``sift_store.stores`` names."""
+
+    def open_store(self, location: Location, *, indexed: Mapping[str, str]) -> Adapter:
+        """Open a collection, existing or not; nothing is created before `Adapter.create`."""
+
+    def list_collections(self, location: Location) -> list[str]:
+        """Names of the collections there, sorted."""
+
+    def drop_collection(self, location: Location) -> bool:
+        """Delete the collection; whether there was one."""

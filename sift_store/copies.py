@@ -1,0 +1,54 @@
+"""Exact copies of a text among the candidates: found by their vectors, told by their texts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["near_equal_rows", "same_text_groups"]
+
+# One text embedded in two batches differs by rounding, about 1e-6 in distance; texts that say something else by far more.
+_DISTANCE = 1e-3
+
+
+def near_equal_rows(
+    vectors: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
+) -> list[list[int]]:
+    """Groups of two or more rows whose unit vectors are within 0.001 of the group's first.
+
+    Args:
+        vectors: (K, d). scores: (K,) cosine to one query, in falling order. rows: those to look at, rising.
+
+    Equal vectors have equal scores, so only rows next to each other in score are compared: O(K·d) for a pool with few
+    ties, never a K×K matrix.
+    """
+    first = rows.copy()  # the row that each is a copy of
+    for lag in range(1, len(rows)):
+        alone = first == rows
+        close = scores[rows[:-lag]] - scores[rows[lag:]] <= _DISTANCE
+        if not close.any():
+            break
+        pairs = np.flatnonzero(close & alone[lag:])
+        difference = vectors[rows[pairs]] - vectors[rows[pairs + lag]]
+        equal = pairs[np.einsum("ij,ij->i", difference, difference) <= _DISTANCE**2]
+        for place in equal.tolist():  # rising, so that a chain of copies ends at its first
+            first[place + lag] = first[place]
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    for row, leader in zip(rows.tolist(), first.tolist(), strict=True):
+        groups[leader].append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def same_text_groups(groups: Sequence[Sequence[int]], text: Callable[[int], str]) -> dict[int, list[int]]:
+    """Of each group, the rows whose text (white space aside) an earlier row has: first row -> its later copies."""
+    copies: dict[int, list[int]] = {}
+    for group in groups:
+        first: dict[str, int] = {}
+        for row in group:
+            leader = first.setdefault(" ".join(text(row).split()), row)
+            if leader != row:
+                copies.setdefault(leader, []).append(row)
+    return copies

@@ -1,0 +1,185 @@
+"""The seam to embedders: anything that turns text into vectors, made to look alike and checked.
+
+Accepted: the name of an installed embedder ("minilm"), the name or folder of a sentence-transformers model, an object
+with `embed_documents` and `embed_query`, or a callable from a list of texts to vectors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from sift_store.adapter import EmbedderIdentity, Progress
+from sift_store.errors import EmbedderError, SiftStoreError
+from sift_store.kernels import unit_rows
+from sift_store.registry import EMBEDDERS, find
+
+__all__ = ["Embedder", "EmbedderLike", "Embedding", "as_embedding", "estimated_tokens", "stored_embedding"]
+
+_BATCH = 256
+_CACHED_QUERIES = 256
+# The entry point that takes any model name or folder.
+_GENERAL = "sentence-transformers"
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What an embedder offers. Optional beside it: `name`, `query_prefix`, `passage_prefix` (kept with the store and
+    checked at open), `max_tokens` and `count_tokens(texts) -> list[int]` (for chunking and token budgets).
+    """
+
+    def embed_documents(self, texts: list[str]) -> Any:
+        """Vectors of passages, (n, d)."""
+
+    def embed_query(self, text: str) -> Any:
+        """Vector of a query, (d,)."""
+
+
+EmbedderLike: TypeAlias = str | Embedder | Callable[[list[str]], Any]
+
+
+class Embedding:
+    """An embedder as the store uses it: unit float32 rows out, batches, progress, a small cache of queries.
+
+    Attributes:
+        identity: what the store keeps of it. max_tokens: what it reads of a text, None if unknown.
+    """
+
+    def __init__(self, embedder: Embedder | Callable[[list[str]], Any]) -> None:
+        if isinstance(embedder, Embedder):
+            self._documents: Callable[[list[str]], Any] = embedder.embed_documents
+            self._query: Callable[[str], Any] = embedder.embed_query
+        else:
+            self._documents = embedder
+            self._query = lambda text: embedder([text])
+        self.identity = EmbedderIdentity(
+            name=getattr(embedder, "name", None),
+            query_prefix=getattr(embedder, "query_prefix", ""),
+            passage_prefix=getattr(embedder, "passage_prefix", ""),
+        )
+        self.max_tokens: int | None = getattr(embedder, "max_tokens", None)
+        self._count_tokens: Callable[[list[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
+        self._cache: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def documents(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
+        """Vectors of passages, (n, d), in batches of 256; `progress(done, all)` after each.
+
+        Raises:
+            EmbedderError: the embedder failed or gave another number of vectors.
+            VectorError: it gave NaN, infinite or zero vectors.
+        """
+        rows = []
+        for start in range(0, len(texts), _BATCH):
+            batch = list(texts[start : start + _BATCH])
+            rows.append(self._checked(lambda batch=batch: self._documents(batch), len(batch)))  # type: ignore[misc]
+            if progress:
+                progress(start + len(batch), len(texts))
+        return np.concatenate(rows)
+
+    def query(self, text: str) -> npt.NDArray[np.float32]:
+        """Vector of a query, (d,). The last 256 are kept."""
+        with self._lock:
+            if text in self._cache:
+                self._cache.move_to_end(text)
+                return self._cache[text]
+        vector = self._checked(lambda: self._query(text), 1)[0]
+        vector.flags.writeable = False
+        with self._lock:
+            self._cache[text] = vector
+            while len(self._cache) > _CACHED_QUERIES:
+                self._cache.popitem(last=False)
+        return vector
+
+    def tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, at least 1: the embedder's own count, or characters / 4."""
+        if self._count_tokens is None:
+            return estimated_tokens(texts)
+        return [max(count, 1) for count in self._count_tokens(list(texts))]
+
+    def _checked(self, call: Callable[[], Any], wanted: int) -> npt.NDArray[np.float32]:
+        name = self.identity.name or "the embedder"
+        try:
+            vectors = call()
+        except SiftStoreError:
+            raise
+        except Exception as exc:
+            raise EmbedderError(f"{name} failed: {type(exc).__name__}: {exc}") from exc
+        rows = unit_rows(vectors, f"vectors of {name}").astype(np.float32, copy=False)
+        if len(rows) != wanted:
+            raise EmbedderError(f"{name} gave {len(rows)} vectors for {wanted} texts; one a text wanted")
+        return rows
+
+
+def estimated_tokens(texts: Sequence[str]) -> list[int]:
+    """Tokens at four characters each, for when nothing can count them."""
+    return [max(len(text) // 4, 1) for text in texts]
+
+
+def as_embedding(embedder: EmbedderLike | Embedding | None) -> Embedding | None:
+    """Make an `Embedding` of whatever was given as an embedder; None stays None.
+
+    Raises:
+        EmbedderError: neither a name, nor callable, nor with the two methods; or a model that does not load.
+        MissingExtraError: the package that knows the name is not installed.
+    """
+    if embedder is None or isinstance(embedder, Embedding):
+        return embedder
+    if isinstance(embedder, str):
+        return Embedding(_by_name(embedder))
+    if not callable(embedder) and not isinstance(embedder, Embedder):
+        raise EmbedderError(
+            f"embedder: {type(embedder).__name__} given; a name such as 'minilm', a callable from texts to vectors, or "
+            "an object with embed_documents and embed_query wanted"
+        )
+    return Embedding(embedder)
+
+
+def stored_embedding(identity: EmbedderIdentity) -> Embedding | None:
+    """The embedder that a store remembers, loaded when it is first used; None if it had no name."""
+    return None if identity.name is None else Embedding(_StoredEmbedder(identity))
+
+
+class _StoredEmbedder:
+    """Stands for a named embedder until it is needed: opening a store should not load a model."""
+
+    def __init__(self, identity: EmbedderIdentity) -> None:
+        self.name = identity.name
+        self.query_prefix, self.passage_prefix = identity.query_prefix, identity.passage_prefix
+        self._identity = identity
+        self._loaded: Embedder | None = None
+        self._lock = threading.Lock()
+
+    def embed_documents(self, texts: list[str]) -> Any:
+        return self._embedder().embed_documents(texts)
+
+    def embed_query(self, text: str) -> Any:
+        return self._embedder().embed_query(text)
+
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        count = getattr(self._embedder(), "count_tokens", estimated_tokens)
+        return count(texts)  # type: ignore[no-any-return]  # optional method of the seam
+
+    def _embedder(self) -> Embedder:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _by_name(str(self.name), self._identity)
+            return self._loaded
+
+
+def _by_name(name: str, identity: EmbedderIdentity | None = None) -> Embedder:
+    entry = find(EMBEDDERS, name)
+    if entry is not None and name != _GENERAL:
+        return entry.load()()  # type: ignore[no-any-return]  # entry points carry no types
+    general = find(EMBEDDERS, _GENERAL)
+    if general is None:
+        raise EmbedderError(f"embedder {name!r}: no installed package knows it")
+    prefixes = {}
+    if identity is not None:
+        prefixes = {"query_prefix": identity.query_prefix, "passage_prefix": identity.passage_prefix}
+    return general.load()(name, **prefixes)  # type: ignore[no-any-return]

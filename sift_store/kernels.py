@@ -1,0 +1,102 @@
+"""Kernels over unit vectors, and the one door through which vectors enter the numerics."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from sift_store.errors import VectorError
+
+__all__ = ["FloatArray", "Kernel", "rbf", "similarity_spread", "unit_rows"]
+
+FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+Kernel = Literal["linear", "rbf"]
+
+# Rows whose squared norm is this close to 1 are taken as they are, so that unit vectors keep their bits.
+_UNIT_TOLERANCE = 4e-6
+# A pool of one or two, or of equal similarities, has no spread of its own.
+_MIN_SPREAD = 1e-3
+
+
+def unit_rows(vectors: npt.ArrayLike, name: str, dimension: int | None = None) -> FloatArray:
+    """Check vectors and scale each row to unit length.
+
+    Args:
+        vectors: shape (n, d), or (d,) for one row; float32 and float64 are kept, all else becomes float32.
+        name: what the vectors are, for the error message.
+        dimension: the d wanted, or None for any.
+
+    Returns:
+        C-contiguous (n, d) array. Rows that are unit length already (to 4e-6 in the square) keep their bits.
+
+    Raises:
+        VectorError: not two-dimensional, empty, of another dimension, or with NaN, infinite or zero rows.
+
+    Cost: O(n·d).
+    """
+    array = _as_float(vectors, name)
+    if array.ndim == 1:
+        array = array[None, :]
+    if array.ndim != 2 or 0 in array.shape:
+        raise VectorError(f"{name}: shape {array.shape} given, (n, d) with n, d >= 1 wanted")
+    if dimension is not None and array.shape[1] != dimension:
+        raise VectorError(f"{name}: dimension {array.shape[1]} given, {dimension} wanted; was another embedder used?")
+    squared = np.einsum("ij,ij->i", array, array)
+    if not np.isfinite(squared).all():
+        row = int(np.flatnonzero(~np.isfinite(squared))[0])
+        if np.isfinite(array[row]).all():  # only the square overflowed
+            return unit_rows(array / np.abs(array).max(axis=1, keepdims=True), name)
+        raise VectorError(f"{name}: row {row} holds NaN or infinity; finite numbers wanted")
+    if not squared.all():
+        row = int(np.flatnonzero(squared == 0)[0])
+        if array[row].any():  # only the square underflowed
+            return unit_rows(array / np.abs(array).max(axis=1, keepdims=True, initial=np.finfo(array.dtype).tiny), name)
+        raise VectorError(f"{name}: row {row} is all zeros; a direction is wanted. Was its text empty?")
+    if np.abs(squared - 1).max() > _UNIT_TOLERANCE:
+        array = array / np.sqrt(squared)[:, None]
+    return np.ascontiguousarray(array)
+
+
+def _as_float(vectors: npt.ArrayLike, name: str) -> FloatArray:
+    try:
+        array: Any = np.asarray(vectors)
+        if array.dtype not in (np.float32, np.float64):
+            array = array.astype(np.float32)
+    except (TypeError, ValueError) as exc:
+        raise VectorError(f"{name}: cannot be read as an array of numbers ({exc})") from exc
+    return array  # type: ignore[no-any-return]  # float32 or float64 by the lines above
+
+
+def similarity_spread(similarities: FloatArray) -> float:
+    """Standard deviation of the similarities between different items of a pool.
+
+    Embedders differ in scale: about 0.11 for all-MiniLM-L6-v2, 0.026 for multilingual-e5-small.
+
+    Args:
+        similarities: (K, K) cosines, symmetric with unit diagonal.
+
+    Returns:
+        The spread, at least 0.001. Cost: O(K²).
+    """
+    size = len(similarities)
+    if size < 2:
+        return _MIN_SPREAD
+    pairs = size * (size - 1)
+    mean = (float(similarities.sum(dtype=np.float64)) - float(np.trace(similarities))) / pairs
+    squares = np.vdot(similarities, similarities) - float(np.square(np.diagonal(similarities)).sum())
+    return max(float(np.sqrt(max(squares / pairs - mean * mean, 0.0))), _MIN_SPREAD)
+
+
+def rbf(similarities: FloatArray, bandwidth: float) -> FloatArray:
+    """The Gaussian kernel of unit vectors, written in cosines: exp((s - 1) / bandwidth).
+
+    ``|a - b|² = 2 - 2s``, so this is exp(-|a - b|² / (2 bandwidth)).
+
+    Args:
+        similarities: cosines, any shape. bandwidth: > 0, in units of cosine.
+    """
+    scaled = similarities - similarities.dtype.type(1)
+    scaled *= similarities.dtype.type(1 / bandwidth)
+    return np.exp(scaled, out=scaled)  # type: ignore[no-any-return]  # numpy loses the union of dtypes

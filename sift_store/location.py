@@ -1,0 +1,69 @@
+"""Where a store is: a path, or a URL from which our own parameters are taken off."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from sift_store.errors import LocationError
+
+__all__ = ["DEFAULT_COLLECTION", "Location", "parse_location"]
+
+DEFAULT_COLLECTION = "default"
+
+# Query parameters that are ours; a driver never sees them.
+_OURS = frozenset({"collection", "table", "schema", "id", "text", "vector", "metadata", "grpc_port"})
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A parsed location.
+
+    Attributes:
+        scheme: "path" for the embedded store, else the URL's scheme, which names the adapter.
+        address: the path, or the URL without our parameters. May hold a password, so it is no part of the repr.
+        options: our parameters.
+    """
+
+    scheme: str
+    address: str = field(repr=False)
+    options: dict[str, str]
+
+    @property
+    def collection(self) -> str:
+        """The collection, "default" if none was named."""
+        return self.options.get("collection", DEFAULT_COLLECTION)
+
+
+def parse_location(location: str | os.PathLike[str]) -> Location:
+    """Parse a path or URL. Text without ``://`` is a path, Windows drives included.
+
+    Raises:
+        LocationError: empty, not text, or one of our parameters given twice or without a value.
+    """
+    if not isinstance(location, str | os.PathLike) or not os.fspath(location):
+        raise LocationError(f"location {location!r}: a path such as ./handbook.sift or a URL wanted")
+    text = os.fspath(location)
+    if "://" not in text:
+        path, _, query = text.rpartition("?") if _only_ours(text.rpartition("?")[2]) else (text, "", "")
+        return Location("path", path, _options(query))
+    parts = urlsplit(text)
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    ours = urlencode([(name, value) for name, value in pairs if name in _OURS])
+    theirs = urlencode([(name, value) for name, value in pairs if name not in _OURS])
+    return Location(parts.scheme.lower(), urlunsplit(parts._replace(query=theirs)), _options(ours))
+
+
+def _only_ours(query: str) -> bool:
+    names = [part.partition("=")[0] for part in query.split("&")]
+    return "=" in query and all(name in _OURS for name in names)
+
+
+def _options(query: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in options or not value:
+            raise LocationError(f"location parameter {name}: given twice or without a value; once, with a value, wanted")
+        options[name] = value
+    return options

@@ -1,0 +1,291 @@
+"""Everything but searching: add, get, update, delete, count, re-embed, doctor. Generators without I/O, as in searching."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from sift_store.adapter import EmbedderIdentity, Finding, Progress, Replacement, Statistics
+from sift_store.embedding import Embedding
+from sift_store.errors import EmbedderError, InvalidInputError, NotFoundError, PartialWriteError, SiftStoreError
+from sift_store.filters import conjunction, matches, parse
+from sift_store.kernels import unit_rows
+from sift_store.records import Id, Payload, Record, check_id, check_ids, check_payload, check_texts, content_id
+from sift_store.searching import Context, Steps
+
+__all__ = [
+    "add_steps",
+    "check_embedder",
+    "count_steps",
+    "delete_steps",
+    "doctor_steps",
+    "get_steps",
+    "reembed_steps",
+    "update_steps",
+]
+
+T = TypeVar("T")
+
+# Texts embedded between two writes: what an interruption can lose.
+_CHUNK = 1024
+# Texts that doctor embeds again, and how far they may be from what is stored.
+_PROBES = 5
+_PROBE_DISTANCE = 0.02
+
+
+def add_steps(
+    context: Context,
+    texts: Sequence[str],
+    ids: Sequence[Id] | None,
+    payloads: Sequence[Payload | None] | None,
+    vectors: npt.ArrayLike | None,
+    progress: Progress | None,
+) -> Steps[list[Id]]:
+    """Check everything, then embed and write chunk by chunk; passages that are stored already are passed over."""
+    records = _records(context, texts, ids, payloads)
+    statistics: Statistics = yield context.adapter.statistics
+    rows = None if vectors is None else _given_rows(vectors, len(records), statistics.dimension)
+    if rows is None and context.embedding is None:
+        raise EmbedderError("texts were added but the store has no embedder; open it with embedder=…, or give vectors=…")
+    unique = _unique(records)
+    written: list[Id] = []
+    for start in range(0, len(unique), _CHUNK):
+        places = unique[start : start + _CHUNK]
+        try:
+            yield from _add_chunk(context, records, places, rows, len(unique), start, progress)
+        except SiftStoreError as exc:
+            written.extend(exc.written if isinstance(exc, PartialWriteError) else ())  # type: ignore[arg-type]  # ids
+            if not written:
+                raise
+            raise PartialWriteError(
+                f"{len(written)} of {len(unique)} passages are written (see .written), then: {exc} "
+                "Adding the whole batch again is safe.",
+                written,
+            ) from exc
+        written.extend(records[place].id for place in places)
+        if progress:
+            progress(start + len(places), len(unique))
+    return [record.id for record in records]
+
+
+def _add_chunk(
+    context: Context,
+    records: Sequence[Record],
+    places: Sequence[int],
+    rows: npt.NDArray[np.float32] | None,
+    total: int,
+    start: int,
+    progress: Progress | None,
+) -> Steps[None]:
+    adapter, embedding = context.adapter, context.embedding
+    statistics: Statistics = yield adapter.statistics
+    stored: list[Record | None] = [None] * len(places)
+    if statistics.dimension is not None:
+        stored = yield partial(adapter.get, [records[place].id for place in places])
+    for place, old in zip(places, stored, strict=True):
+        if old is not None and not matches(context.scope, old.payload):
+            raise InvalidInputError(f"id {records[place].id!r} is taken outside this store's scope; choose another")
+    if rows is None:
+        places = [p for p, old in zip(places, stored, strict=True) if old is None or _differs(old, records[p])]
+        if not places:
+            return
+        report = None if progress is None else lambda done, _: progress(start + done, total)
+        texts = [records[place].text for place in places]
+        made: npt.NDArray[np.float32] = yield partial(cast(Embedding, embedding).documents, texts, report)
+        if statistics.dimension not in (None, made.shape[1]):
+            raise EmbedderError(f"the embedder gives dimension {made.shape[1]}, the store has {statistics.dimension}")
+    else:
+        made = rows[places]
+    if statistics.dimension is None:
+        yield partial(adapter.create, made.shape[1], embedding.identity if embedding else EmbedderIdentity())
+    batch = [
+        Record(records[place].id, records[place].text, records[place].payload, vector)
+        for place, vector in zip(places, made, strict=True)
+    ]
+    yield partial(adapter.upsert, batch)
+
+
+def _records(
+    context: Context, texts: Sequence[str], ids: Sequence[Id] | None, payloads: Sequence[Payload | None] | None
+) -> list[Record]:
+    texts = check_texts(texts)
+    bodies = [{}] * len(texts) if payloads is None else list(payloads)
+    for name, given in (("ids", ids), ("payloads", payloads)):
+        if given is not None and (isinstance(given, str) or len(given) != len(texts)):
+            raise InvalidInputError(f"{name}: one for each of {len(texts)} texts wanted")
+    records = []
+    for row, (text, body) in enumerate(zip(texts, bodies, strict=True)):
+        payload = check_payload(body, f"payloads[{row}]") | context.stamps
+        records.append(Record(content_id(text, payload) if ids is None else check_id(ids[row]), text, payload))
+    return records
+
+
+def _unique(records: Sequence[Record]) -> list[int]:
+    """Places of the first record of each id; the same id with other content is an error."""
+    first: dict[Id, int] = {}
+    for place, record in enumerate(records):
+        earlier = records[first.setdefault(record.id, place)]
+        if _differs(earlier, record):
+            raise InvalidInputError(f"id {record.id!r} is given twice with different text or payload")
+    return list(first.values())
+
+
+def _differs(one: Record, other: Record) -> bool:
+    return one.text != other.text or one.payload != other.payload
+
+
+def _given_rows(vectors: npt.ArrayLike, count: int, dimension: int | None) -> npt.NDArray[np.float32]:
+    if not count:
+        return np.empty((0, dimension or 1), np.float32)
+    rows = unit_rows(vectors, "vectors", dimension)
+    if len(rows) != count:
+        raise InvalidInputError(f"vectors: {len(rows)} rows given for {count} texts, one a text wanted")
+    return rows.astype(np.float32, copy=False)
+
+
+def get_steps(context: Context, ids: Sequence[Id]) -> Steps[list[Record | None]]:
+    """Records by id, None for those that are missing or out of scope."""
+    wanted = check_ids(ids)
+    if not (yield from _has_content(context)):
+        return [None] * len(wanted)
+    found: list[Record | None] = yield partial(context.adapter.get, wanted)
+    return [record if record is not None and matches(context.scope, record.payload) else None for record in found]
+
+
+def update_steps(context: Context, ids: Sequence[Id], payload: Payload) -> Steps[None]:
+    """Merge keys into the payloads of records that must all exist."""
+    wanted = check_ids(ids)
+    checked = check_payload(payload, "payload")
+    fixed = [key for key in checked if key in context.stamps and checked[key] != context.stamps[key]]
+    if fixed:
+        raise InvalidInputError(f"payload: {fixed[0]!r} is fixed by this store's scope and cannot be changed")
+    found = yield from get_steps(context, wanted)
+    missing = [id_ for id_, record in zip(wanted, found, strict=True) if record is None]
+    if missing:
+        raise NotFoundError(f"{len(missing)} of {len(wanted)} ids are not in the store, the first is {missing[0]!r}")
+    if wanted and checked:
+        yield partial(context.adapter.update_payload, wanted, checked)
+
+
+def delete_steps(context: Context, ids: Sequence[Id] | None, where: Any) -> Steps[int]:
+    """Delete by ids, by filter, or by both at once."""
+    if ids is None and where is None:
+        raise InvalidInputError("delete: ids or where wanted; to delete everything drop the collection")
+    condition = conjunction(context.scope, parse(where))
+    named = None if ids is None else check_ids(ids)
+    if not (yield from _has_content(context)):
+        return 0
+    return (yield partial(context.adapter.delete, named, condition))
+
+
+def count_steps(context: Context, where: Any) -> Steps[int]:
+    """How many passages match."""
+    condition = conjunction(context.scope, parse(where))
+    if not (yield from _has_content(context)):
+        return 0
+    return (yield partial(context.adapter.count, condition))
+
+
+def _has_content(context: Context) -> Steps[bool]:
+    statistics: Statistics = yield context.adapter.statistics
+    return statistics.dimension is not None
+
+
+def reembed_steps(context: Context, embedding: Embedding, progress: Progress | None) -> Steps[int]:
+    """Embed every text anew and take the old vectors' place at once. Returns how many passages there are."""
+    statistics: Statistics = yield context.adapter.statistics
+    if context.scope is not None:
+        raise InvalidInputError("reembed changes the whole collection; call it on the store, not on a scoped one")
+    replacement: Replacement | None = None
+    after, done = None, 0
+    try:
+        while True:
+            page, after = yield partial(context.adapter.scan, after, _CHUNK)
+            if page:
+                vectors: npt.NDArray[np.float32] = yield partial(embedding.documents, [record.text for record in page])
+                if replacement is None:
+                    replacement = yield partial(context.adapter.replace, vectors.shape[1], embedding.identity)
+                batch = [Record(r.id, r.text, r.payload, v) for r, v in zip(page, vectors, strict=True)]
+                yield partial(cast(Replacement, replacement).write, batch)
+                done += len(page)
+                if progress:
+                    progress(done, statistics.count)
+            if after is None:
+                break
+        if replacement is not None:
+            yield replacement.commit
+    except BaseException:
+        if replacement is not None:
+            yield replacement.abandon
+        raise
+    return done
+
+
+def check_embedder(statistics: Statistics, embedding: Embedding | None) -> None:
+    """Refuse an embedder other than the one that the store was built with.
+
+    Raises:
+        EmbedderError: name or prefixes differ. Unnamed callables cannot be told apart; their dimension is checked
+            when they are used, and `doctor` compares.
+    """
+    stored = statistics.embedder
+    if embedding is None or stored is None or stored.name is None or embedding.identity.name is None:
+        return
+    if embedding.identity != stored:
+        raise EmbedderError(
+            f"the store was built with {_describe(stored)}, {_describe(embedding.identity)} given; open it with the "
+            "first, or re-embed the collection with the second (sift-store reembed, or store.reembed(embedder))"
+        )
+
+
+def _describe(identity: EmbedderIdentity) -> str:
+    prefixes = f" (query prefix {identity.query_prefix!r}, passage prefix {identity.passage_prefix!r})"
+    return f"{identity.name!r}{prefixes if identity.query_prefix or identity.passage_prefix else ''}"
+
+
+def doctor_steps(context: Context) -> Steps[list[Finding]]:
+    """What is wrong, or will be, and the mend for each."""
+    statistics: Statistics = yield context.adapter.statistics
+    if statistics.dimension is None:
+        return [Finding("note", "the collection is empty", "add texts: store.add([...]) or sift-store add STORE FOLDER")]
+    stored = statistics.embedder or EmbedderIdentity()
+    findings = [
+        Finding(
+            "ok",
+            f"{statistics.count:,} passages, dimension {statistics.dimension}, metric {statistics.metric}, "
+            f"embedder {stored.name or 'unnamed'}, engine {context.adapter.capabilities.engine}",
+        )
+    ]
+    engine: Callable[[], Sequence[Finding]] = context.adapter.doctor
+    findings.extend((yield engine))
+    findings.append((yield from _probe(context)))
+    return findings
+
+
+def _probe(context: Context) -> Steps[Finding]:
+    """Embed a few stored texts again and compare with the stored vectors."""
+    if context.embedding is None:
+        return Finding("note", "no embedder given: the stored vectors were not checked", "open the store with embedder=…")
+    page, _ = yield partial(context.adapter.scan, None, _PROBES, vectors=True)
+    if not page:
+        return Finding("note", "nothing is stored, so no vector was checked")
+    stored = np.stack([record.vector for record in page])
+    again: npt.NDArray[np.float32] = yield partial(context.embedding.documents, [record.text for record in page])
+    if again.shape != stored.shape:
+        return Finding(
+            "error",
+            f"the embedder gives dimension {again.shape[1]}, the store has {stored.shape[1]}",
+            "open the store with the embedder it was built with, or re-embed it",
+        )
+    furthest = float(1 - np.einsum("ij,ij->i", stored, again).min())
+    if furthest > _PROBE_DISTANCE:
+        return Finding(
+            "error",
+            f"{len(page)} texts embedded again are up to {furthest:.3f} in cosine from their stored vectors",
+            "open the store with the embedder (and prefixes) it was built with, or re-embed it",
+        )
+    return Finding("ok", f"{len(page)} texts embedded again agree with their stored vectors")
