@@ -1,16 +1,17 @@
-"""Exact copies of a text among the candidates: found by their vectors, told by their texts."""
+"""Copies: exact ones, found by vector and told by text; and texts that repeat each other's words."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["near_equal_rows", "same_text_groups"]
+__all__ = ["near_equal_rows", "repeats", "same_text_groups"]
 
-# One text embedded in two batches differs by rounding, about 1e-6 in distance; texts that say something else by far more.
+# One text embedded in two batches differs by rounding, about 1e-6 in distance.
 _DISTANCE = 1e-3
 
 
@@ -52,3 +53,22 @@ def same_text_groups(groups: Sequence[Sequence[int]], text: Callable[[int], str]
             if leader != row:
                 copies.setdefault(leader, []).append(row)
     return copies
+
+
+def repeats(texts: Sequence[str], share: float = 0.5) -> list[int | None]:
+    """For each text, the place of the first earlier one that it repeats, or None.
+
+    A text repeats another if at least `share` of the shorter one's runs of three words stand in the longer: a measure
+    of the words alone, so that it favours no embedder and no method.
+    """
+    runs = [_word_runs(text) for text in texts]
+    found: list[int | None] = []
+    for place, run in enumerate(runs):
+        earlier = (i for i in range(place) if len(run & runs[i]) >= share * min(len(run), len(runs[i])))
+        found.append(next(earlier, None))
+    return found
+
+
+def _word_runs(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.casefold())
+    return {tuple(words[i : i + 3]) for i in range(max(len(words) - 2, 1))}

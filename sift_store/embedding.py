@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,10 @@ _GENERAL = "sentence-transformers"
 
 @runtime_checkable
 class Embedder(Protocol):
-    """What an embedder offers. Optional beside it: `name`, `query_prefix`, `passage_prefix` (kept with the store and
-    checked at open), `max_tokens` and `count_tokens(texts) -> list[int]` (for chunking and token budgets).
+    """What an embedder offers.
+
+    Optional beside it: `name`, `query_prefix`, `passage_prefix` (kept with the store and checked at open), `max_tokens`
+    and `count_tokens(texts) -> list[int]` (for chunking and token budgets).
     """
 
     def embed_documents(self, texts: list[str]) -> Any:
@@ -40,14 +42,14 @@ class Embedder(Protocol):
         """Vector of a query, (d,)."""
 
 
-EmbedderLike: TypeAlias = str | Embedder | Callable[[list[str]], Any]
+EmbedderLike: TypeAlias = "str | Embedder | Callable[[list[str]], Any] | Embedding"
 
 
 class Embedding:
     """An embedder as the store uses it: unit float32 rows out, batches, progress, a small cache of queries.
 
     Attributes:
-        identity: what the store keeps of it. max_tokens: what it reads of a text, None if unknown.
+        identity: what the store keeps of it.
     """
 
     def __init__(self, embedder: Embedder | Callable[[list[str]], Any]) -> None:
@@ -62,10 +64,15 @@ class Embedding:
             query_prefix=getattr(embedder, "query_prefix", ""),
             passage_prefix=getattr(embedder, "passage_prefix", ""),
         )
-        self.max_tokens: int | None = getattr(embedder, "max_tokens", None)
+        self._source = embedder
         self._count_tokens: Callable[[list[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
         self._cache: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Tokens of a passage that it reads; None if unknown."""
+        return getattr(self._source, "max_tokens", None)
 
     def documents(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
         """Vectors of passages, (n, d), in batches of 256; `progress(done, all)` after each.
@@ -88,7 +95,7 @@ class Embedding:
             if text in self._cache:
                 self._cache.move_to_end(text)
                 return self._cache[text]
-        vector = self._checked(lambda: self._query(text), 1)[0]
+        vector: npt.NDArray[np.float32] = self._checked(lambda: self._query(text), 1)[0]
         vector.flags.writeable = False
         with self._lock:
             self._cache[text] = vector
@@ -121,7 +128,7 @@ def estimated_tokens(texts: Sequence[str]) -> list[int]:
     return [max(len(text) // 4, 1) for text in texts]
 
 
-def as_embedding(embedder: EmbedderLike | Embedding | None) -> Embedding | None:
+def as_embedding(embedder: EmbedderLike | None) -> Embedding | None:
     """Make an `Embedding` of whatever was given as an embedder; None stays None.
 
     Raises:
@@ -163,7 +170,11 @@ class _StoredEmbedder:
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         count = getattr(self._embedder(), "count_tokens", estimated_tokens)
-        return count(texts)  # type: ignore[no-any-return]  # optional method of the seam
+        return list(count(texts))
+
+    @property
+    def max_tokens(self) -> int | None:
+        return getattr(self._embedder(), "max_tokens", None)
 
     def _embedder(self) -> Embedder:
         with self._lock:
@@ -175,11 +186,11 @@ class _StoredEmbedder:
 def _by_name(name: str, identity: EmbedderIdentity | None = None) -> Embedder:
     entry = find(EMBEDDERS, name)
     if entry is not None and name != _GENERAL:
-        return entry.load()()  # type: ignore[no-any-return]  # entry points carry no types
+        return cast(Embedder, entry.load()())
     general = find(EMBEDDERS, _GENERAL)
     if general is None:
         raise EmbedderError(f"embedder {name!r}: no installed package knows it")
     prefixes = {}
     if identity is not None:
         prefixes = {"query_prefix": identity.query_prefix, "passage_prefix": identity.passage_prefix}
-    return general.load()(name, **prefixes)  # type: ignore[no-any-return]
+    return cast(Embedder, general.load()(name, **prefixes))

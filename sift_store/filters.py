@@ -2,8 +2,8 @@
 
     {"year": {"$gte": 2020}, "$or": [{"lang": "en"}, {"tags": {"$in": ["nlp", "ir"]}}]}
 
-Keys are metadata keys; a dot goes into a nested mapping. `$eq` (or a bare value) `$ne $gt $gte $lt $lte $in $nin $exists`
-on keys; `$and $or $not` around filters. Meaning, the same in every store:
+Keys are metadata keys; a dot goes into a nested mapping. `$eq` (or a bare value) `$ne $gt $gte $lt $lte $in $nin
+$exists` on keys; `$and $or $not` around filters. Meaning, the same in every store:
 
 - a missing key matches `$ne`, `$nin` and `$not` only; null and the empty list count as missing;
 - a list matches if any of its elements does; `$ne` and `$nin` are the negations of `$eq` and `$in`;
@@ -159,8 +159,10 @@ def _clause(key: object, value: Any) -> Filter:
         return Not(_required(value))
     if key.startswith("$"):
         raise FilterError(f"unknown operator {key!r}; one of {_KNOWN} wanted")
-    if not key or '"' in key or "" in key.split("."):
-        raise FilterError(f"filter key {key!r}: a metadata key wanted, not empty, no double quote, dots between names only")
+    if not key or '"' in key or "\\" in key or "" in key.split("."):
+        raise FilterError(
+            f"filter key {key!r}: a metadata key wanted: not empty, no double quote or backslash, dots only between names"
+        )
     if isinstance(value, Mapping):
         if not value:
             raise FilterError(f"{key}: an empty condition given; an operator such as $eq wanted")
@@ -228,11 +230,11 @@ def _bound(key: str, name: str, value: Any) -> float | datetime:
 
 
 def _moment(value: date) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)  # noqa: DTZ001
+    moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-# --- the meaning, in Python: what `memory` runs and every other adapter is tested against ------------------------------
+# --- the meaning, in Python: what `memory` runs and every other adapter is tested against -----------------------------
 
 
 def matches(where: Filter | None, payload: Mapping[str, Any]) -> bool:

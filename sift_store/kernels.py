@@ -11,7 +11,7 @@ from sift_store.errors import VectorError
 
 __all__ = ["FloatArray", "Kernel", "rbf", "similarity_spread", "unit_rows"]
 
-FloatArray: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]  # float32 or float64
 Kernel = Literal["linear", "rbf"]
 
 # Rows whose squared norm is this close to 1 are taken as they are, so that unit vectors keep their bits.
@@ -66,7 +66,7 @@ def _as_float(vectors: npt.ArrayLike, name: str) -> FloatArray:
             array = array.astype(np.float32)
     except (TypeError, ValueError) as exc:
         raise VectorError(f"{name}: cannot be read as an array of numbers ({exc})") from exc
-    return array  # type: ignore[no-any-return]  # float32 or float64 by the lines above
+    return array  # type: ignore[no-any-return]  # floating by the lines above
 
 
 def similarity_spread(similarities: FloatArray) -> float:
@@ -85,7 +85,7 @@ def similarity_spread(similarities: FloatArray) -> float:
         return _MIN_SPREAD
     pairs = size * (size - 1)
     mean = (float(similarities.sum(dtype=np.float64)) - float(np.trace(similarities))) / pairs
-    squares = np.vdot(similarities, similarities) - float(np.square(np.diagonal(similarities)).sum())
+    squares = float(np.vdot(similarities, similarities)) - float(np.square(np.diagonal(similarities)).sum())
     return max(float(np.sqrt(max(squares / pairs - mean * mean, 0.0))), _MIN_SPREAD)
 
 
@@ -99,4 +99,4 @@ def rbf(similarities: FloatArray, bandwidth: float) -> FloatArray:
     """
     scaled = similarities - similarities.dtype.type(1)
     scaled *= similarities.dtype.type(1 / bandwidth)
-    return np.exp(scaled, out=scaled)  # type: ignore[no-any-return]  # numpy loses the union of dtypes
+    return np.exp(scaled, out=scaled)

@@ -64,6 +64,8 @@ def _options(query: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name in options or not value:
-            raise LocationError(f"location parameter {name}: given twice or without a value; once, with a value, wanted")
+            raise LocationError(
+                f"location parameter {name}: given twice or without a value; once, with a value, wanted"
+            )
         options[name] = value
     return options

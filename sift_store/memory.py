@@ -136,7 +136,9 @@ class MemoryAdapter:
         self._open()
 
     def doctor(self) -> Iterable[Finding]:  # noqa: D102
-        return [Finding("note", "kept in memory, lost at exit", "give a path to keep it: SiftStore.open('./corpus.sift')")]
+        return [
+            Finding("note", "kept in memory, lost at exit", "give a path to keep it: SiftStore.open('./corpus.sift')")
+        ]
 
     def close(self) -> None:  # noqa: D102
         self._records = None

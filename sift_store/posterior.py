@@ -68,9 +68,7 @@ class Posterior(ABC):
 class _QueryPosterior(Posterior):
     """The targets are the m queries. One K-vector product a pick: O(K·(d + n + m)) time, O(K·(d + n)) memory."""
 
-    def __init__(
-        self, pool: FloatArray, cosines: Float64, share: Float64, bandwidth: float | None, limit: int
-    ) -> None:
+    def __init__(self, pool: FloatArray, cosines: Float64, share: Float64, bandwidth: float | None, limit: int) -> None:
         super().__init__(len(pool), limit, bandwidth)
         self._pool, self._share = pool, share
         self._columns: dict[int, Float64] = {}
@@ -85,7 +83,7 @@ class _QueryPosterior(Posterior):
             self._columns[pick] = column.astype(np.float64)
         return self._columns[pick].copy()
 
-    def _condition_targets(self, factor: Float64, earlier: Float64, pick: int, root: float) -> None:
+    def _condition_targets(self, factor: Float64, earlier: Float64, pick: int, root: float) -> None:  # noqa: ARG002
         loadings = self._to_targets[:, pick] / root
         self._to_targets -= np.multiply.outer(loadings, factor)
         self._target_variances = np.maximum(self._target_variances - loadings * loadings, 0.0)
@@ -108,11 +106,11 @@ class _PoolPosterior(Posterior):
         self.covariance = (weights.astype(gram.dtype) @ np.square(gram)).astype(np.float64)
 
     def _kernel_column(self, pick: int) -> Float64:
-        column = self._gram[pick].astype(np.float64)
+        column: Float64 = self._gram[pick].astype(np.float64)
         column[pick] = 1.0
         return column
 
-    def _condition_targets(self, factor: Float64, earlier: Float64, pick: int, root: float) -> None:
+    def _condition_targets(self, factor: Float64, earlier: Float64, pick: int, root: float) -> None:  # noqa: ARG002
         weighted = self._weights * factor
         removed = float(weighted @ factor)
         cross = (self._gram @ weighted.astype(self._gram.dtype)).astype(np.float64)
@@ -167,9 +165,9 @@ def pool_posterior(
 def _pool_weights(scores: Float64, share: Float64, smooth: FloatArray, items: float) -> tuple[Float64, float]:
     """Relevance weights of the pool, (K,), sum 1, and their temperature T.
 
-    ``w_i ∝ exp(r_i / T)``, one softmax a query, mixed by the queries' shares. T is the smallest of a fixed grid at which
-    the weights hold `items` distinct items by the inverse Simpson index with similarity (Leinster & Cobbold, Ecology
-    2012, order 2), ``1 / Σ_ij w_i w_j n(i, j)``; if none does, the T that holds most.
+    ``w_i ∝ exp(r_i / T)``, one softmax a query, mixed by the queries' shares. T is the smallest of a fixed grid at
+    which the weights hold `items` distinct items by the inverse Simpson index with similarity (Leinster & Cobbold,
+    Ecology 2012, order 2), ``1 / Σ_ij w_i w_j n(i, j)``; if none does, the T that holds most.
     """
     shifted = scores - scores.max(axis=1, keepdims=True)
     logits = shifted[None] / _TEMPERATURES[:, None, None]  # (T, m, K)

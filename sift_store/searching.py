@@ -154,7 +154,9 @@ def _pools(
         for vector in rows
     ]
     if statistics.dimension is None:
-        found = [Candidates([], np.empty(0, np.float32), np.empty((0, queries[0].vector.size), np.float32))] * len(queries)
+        found = [Candidates([], np.empty(0, np.float32), np.empty((0, queries[0].vector.size), np.float32))] * len(
+            queries
+        )
     else:
         found = yield partial(context.adapter.candidates, queries)
     answers = iter(found)
@@ -208,7 +210,8 @@ def _choose(context: Context, pool: _Pool, request: Request, method: Method) -> 
     if method == "knn" or pool.vectors is None:
         return _Choice(open_[: request.limit].tolist(), None, (), "k")
     if method == "mmr":
-        return (yield partial(_by_mmr, pool, open_, request))
+        chosen: _Choice = yield partial(_by_mmr, pool, open_, request)
+        return chosen
     open_ = yield from _without_copies(context, pool, open_)
     if request.objective == "query":
         open_ = open_[(pool.vectors[open_] @ pool.targets.T > 0).any(axis=1)]
@@ -219,7 +222,8 @@ def _choose(context: Context, pool: _Pool, request: Request, method: Method) -> 
         texts = [pool.records[row].text for row in open_.tolist()]
         count = estimated_tokens if context.embedding is None else context.embedding.tokens
         costs = yield partial(count, texts)
-    return (yield partial(_by_sift, pool, open_, request, costs))
+    sifted: _Choice = yield partial(_by_sift, pool, open_, request, costs)
+    return sifted
 
 
 def _by_mmr(pool: _Pool, open_: npt.NDArray[np.int64], request: Request) -> _Choice:
@@ -290,7 +294,7 @@ def _fetch(context: Context, wanted: Sequence[tuple[_Pool, Sequence[int]]]) -> S
 def _hits(
     pool: _Pool, choice: _Choice, request: Request, plan: Plan, statistics: Statistics, timings: dict[str, float]
 ) -> Hits:
-    gains = choice.gains or [None] * len(choice.rows)
+    gains: Sequence[float | None] = choice.gains or [None] * len(choice.rows)
     items = [
         Hit(record.id, record.text, record.payload, float(pool.scores[row]), gain, place + 1, row + 1)
         for place, (row, gain) in enumerate(zip(choice.rows, gains, strict=True))

@@ -268,9 +268,9 @@ def _is_linear(objective: str, kernel: str | None) -> bool:
     return kernel == "linear" or (kernel is None and objective == "query")
 
 
-def _check_positive(**values: float | None) -> None:
+def _check_positive(**values: object) -> None:
     for name, value in values.items():
-        if value is not None and not (np.isscalar(value) and np.isfinite(value) and value > 0):
+        if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
             raise InvalidInputError(f"{name.rstrip('_')}: {value!r} given, a finite number > 0 wanted")
 
 
@@ -323,7 +323,9 @@ def _stopping(
         return _Stopping(most, most, alpha, target_variance, None, 0.0)
     array = _numbers(costs, "costs")
     if array.shape != (size,) or (array <= 0).any():
-        raise InvalidInputError(f"costs: shape {array.shape}, least {array.min(initial=np.inf)} given, ({size},) > 0 wanted")
+        raise InvalidInputError(
+            f"costs: shape {array.shape}, least {array.min(initial=np.inf)} given, ({size},) > 0 wanted"
+        )
     if replace and k is None:
         most = max(int(budget // array.min()), 1)
     expected = min(most, max(budget / float(np.median(array)), 1.0))

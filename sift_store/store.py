@@ -67,6 +67,11 @@ class _Shell:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name!r})"
 
+    @property
+    def embedding(self) -> Embedding | None:
+        """The embedder in use, None for a store of vectors alone."""
+        return self._context.embedding
+
     def _ask(
         self,
         question: Question | Sequence[Question],
@@ -83,7 +88,9 @@ class _Shell:
         parts = condition.parts if isinstance(condition, And) else (condition,)
         stamps = {part.key: part.value for part in parts if isinstance(part, Equals)}
         if not stamps or len(stamps) != len(parts) or any("." in key for key in stamps):
-            raise FilterError(f"scope {equalities!r}: one or more top-level equalities such as {{'tenant': 'a'}} wanted")
+            raise FilterError(
+                f"scope {equalities!r}: one or more top-level equalities such as {{'tenant': 'a'}} wanted"
+            )
         inherited = self._context.stamps
         clash = [key for key in stamps if key in inherited and inherited[key] != stamps[key]]
         if clash:

@@ -1,8 +1,8 @@
-"""Everything but searching: add, get, update, delete, count, re-embed, doctor. Generators without I/O, as in searching."""
+"""Everything but searching: add, get, update, delete, count, re-embed, doctor. No I/O here, as in searching."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -50,7 +50,9 @@ def add_steps(
     statistics: Statistics = yield context.adapter.statistics
     rows = None if vectors is None else _given_rows(vectors, len(records), statistics.dimension)
     if rows is None and context.embedding is None:
-        raise EmbedderError("texts were added but the store has no embedder; open it with embedder=…, or give vectors=…")
+        raise EmbedderError(
+            "texts were added but the store has no embedder; open it with embedder=…, or give vectors=…"
+        )
     unique = _unique(records)
     written: list[Id] = []
     for start in range(0, len(unique), _CHUNK):
@@ -179,7 +181,8 @@ def delete_steps(context: Context, ids: Sequence[Id] | None, where: Any) -> Step
     named = None if ids is None else check_ids(ids)
     if not (yield from _has_content(context)):
         return 0
-    return (yield partial(context.adapter.delete, named, condition))
+    gone: int = yield partial(context.adapter.delete, named, condition)
+    return gone
 
 
 def count_steps(context: Context, where: Any) -> Steps[int]:
@@ -187,7 +190,8 @@ def count_steps(context: Context, where: Any) -> Steps[int]:
     condition = conjunction(context.scope, parse(where))
     if not (yield from _has_content(context)):
         return 0
-    return (yield partial(context.adapter.count, condition))
+    counted: int = yield partial(context.adapter.count, condition)
+    return counted
 
 
 def _has_content(context: Context) -> Steps[bool]:
@@ -251,7 +255,9 @@ def doctor_steps(context: Context) -> Steps[list[Finding]]:
     """What is wrong, or will be, and the mend for each."""
     statistics: Statistics = yield context.adapter.statistics
     if statistics.dimension is None:
-        return [Finding("note", "the collection is empty", "add texts: store.add([...]) or sift-store add STORE FOLDER")]
+        return [
+            Finding("note", "the collection is empty", "add texts: store.add([...]) or sift-store add STORE FOLDER")
+        ]
     stored = statistics.embedder or EmbedderIdentity()
     findings = [
         Finding(
@@ -260,7 +266,7 @@ def doctor_steps(context: Context) -> Steps[list[Finding]]:
             f"embedder {stored.name or 'unnamed'}, engine {context.adapter.capabilities.engine}",
         )
     ]
-    engine: Callable[[], Sequence[Finding]] = context.adapter.doctor
+    engine: Callable[[], Iterable[Finding]] = context.adapter.doctor
     findings.extend((yield engine))
     findings.append((yield from _probe(context)))
     return findings
@@ -269,7 +275,9 @@ def doctor_steps(context: Context) -> Steps[list[Finding]]:
 def _probe(context: Context) -> Steps[Finding]:
     """Embed a few stored texts again and compare with the stored vectors."""
     if context.embedding is None:
-        return Finding("note", "no embedder given: the stored vectors were not checked", "open the store with embedder=…")
+        return Finding(
+            "note", "no embedder given: the stored vectors were not checked", "open the store with embedder=…"
+        )
     page, _ = yield partial(context.adapter.scan, None, _PROBES, vectors=True)
     if not page:
         return Finding("note", "nothing is stored, so no vector was checked")

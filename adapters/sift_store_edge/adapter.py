@@ -153,8 +153,20 @@ class EdgeAdapter:
     def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:  # noqa: D102
         for start in range(0, len(ids), _WRITE_CHUNK):
             points = [point_id(id_) for id_ in ids[start : start + _WRITE_CHUNK]]
-            self._write(q.UpdateOperation.set_payload(list(points), dict(payload), METADATA), points)
+            if None in payload.values():  # the engine takes null for "remove this key"
+                self._merge(points, payload)
+            else:
+                self._write(q.UpdateOperation.set_payload(list(points), dict(payload), METADATA), points)
         self.flush()
+
+    def _merge(self, points: Sequence[PointId], payload: Payload) -> None:
+        with self._write_lock:
+            with self._lock, engine_errors("reading"):
+                stored = self._live().retrieve(list(points), True, False)
+            for point in stored:
+                whole = dict(point.payload or {})
+                whole[METADATA] = {**whole.get(METADATA, {}), **payload}
+                self._write(q.UpdateOperation.overwrite_payload([point.id], whole), [cast(PointId, point.id)])
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:  # noqa: D102
         condition = self._condition(ids, where)

@@ -7,7 +7,6 @@ that nobody names, which the next opener removes. Searches go on throughout, wri
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -101,7 +100,9 @@ class IndexBuilder:
     def doctor(self, state: Statistics) -> Iterable[Finding]:
         """What the index's state shows."""
         if self.error is not None:
-            yield Finding("error", f"the last index build failed: {self.error}", "free disk space, then store.optimize()")
+            yield Finding(
+                "error", f"the last index build failed: {self.error}", "free disk space, then store.optimize()"
+            )
         unindexed = state.count - state.indexed
         if self.running:
             yield Finding("note", "an index is being built in the background")
@@ -114,9 +115,7 @@ class IndexBuilder:
 
     def _begin(self, *, patient: bool) -> None:
         self.error = None
-        self._thread = threading.Thread(
-            target=self._run, args=(patient,), name="sift-store-index", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(patient,), name="sift-store-index", daemon=True)
         self._thread.start()
 
     def _run(self, patient: bool) -> None:
@@ -153,7 +152,7 @@ class IndexBuilder:
         version = layout.new_version()
         self._changed = set()
         meta.write(version.meta)
-        shutil.copytree(live.shard, version.shard)
+        version.copy_from(live)
         return version
 
     def _build(self, version: Version) -> bool:

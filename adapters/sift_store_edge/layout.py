@@ -7,6 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -69,7 +70,13 @@ class Version:
     def sync(self) -> None:
         """Force every file to disk: a copied file is no business of the engine's own flush."""
         for path in [self.folder, *self.folder.rglob("*")]:
-            _sync(path)
+            with suppress(FileNotFoundError):  # an open engine prepares and renames its next log in the background
+                _sync(path)
+
+    def copy_from(self, other: Version) -> None:
+        """Copy another version's data, which must be flushed and see no writes meanwhile."""
+        ignored = shutil.ignore_patterns("tmp-*")  # a log that the engine is preparing; it may be gone by now
+        shutil.copytree(other.shard, self.shard, ignore=ignored)
 
     def remove(self) -> None:
         """Delete it, whatever is left of it."""

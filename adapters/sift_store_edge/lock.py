@@ -53,8 +53,8 @@ def hold(path: Path) -> Lock:
     except OSError as exc:
         os.close(descriptor)
         raise StoreLockedError(
-            f"{path.parent} is open already, in another process or by another SiftStore of this one. The embedded store "
-            "serves one opener: close the other (several workers? a command line beside an app?), or run a server "
-            "and open that from all of them."
+            f"{path.parent} is open already, in another process or by another SiftStore of this one. The "
+            "embedded store serves one opener: close the other (several workers? a command line beside an app?), or run "
+            "a server and open that from all of them."
         ) from exc
     return Lock(descriptor)

@@ -5,12 +5,13 @@ Own layout of a point's payload: ``text``, ``metadata.*``, and ``id`` where the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 from uuid import UUID, uuid5
 
 import numpy as np
-from qdrant_edge import Point, Record as EngineRecord
+from qdrant_edge import Point
+from qdrant_edge import Record as EngineRecord
 
 from sift_store.records import Id, Record
 
@@ -36,7 +37,7 @@ def to_point(record: Record) -> Point:
     payload: dict[str, Any] = {"text": record.text, METADATA: dict(record.payload)}
     if isinstance(record.id, str) or (isinstance(record.id, int) and record.id < 0):
         payload["id"] = record.id
-    vector: Sequence[float] = [] if record.vector is None else record.vector.tolist()
+    vector: list[float] = [] if record.vector is None else record.vector.tolist()
     return Point(point_id(record.id), vector, payload)
 
 

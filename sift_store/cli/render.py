@@ -1,0 +1,96 @@
+"""What the command line draws: tables of hits, the comparison of methods, bars of remaining variance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from sift_store.adapter import Finding
+from sift_store.copies import repeats
+from sift_store.plan import Method
+from sift_store.results import Hits
+
+__all__ = ["comparison", "findings_table", "hits_table", "repeats_in"]
+
+_TITLES: Mapping[Method, str] = {"knn": "nearest neighbours", "mmr": "MMR", "sift": "SIFT"}
+_BAR = 24
+_LINES = 6  # of text in a cell, at most
+_LEVELS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
+
+
+def hits_table(hits: Hits) -> RenderableType:
+    """One line a hit, then what was left out."""
+    table = Table(box=None, pad_edge=False, show_edge=False, header_style="dim")
+    for name in ("pick", "score", "gain", "rank"):
+        table.add_column(name, justify="right")
+    table.add_column("text", ratio=1)
+    for hit in hits:
+        gain = "" if hit.gain is None else f"{hit.gain:.3f}"
+        body = Text(_line(hit.text, 240))
+        body.append(f"  {hit.id}", style="dim")
+        table.add_row(str(hit.pick), f"{hit.score:.3f}", gain, str(hit.rank), body)
+    notes = []
+    copies = sum(item.reason == "copy" for item in hits.suppressed)
+    redundant = len(hits.suppressed) - copies
+    if hits.suppressed:
+        notes.append(f"left out: {redundant} nearer but redundant, {copies} exact copies (explain names them)")
+    if hits.shortfall:
+        notes.append(f"fewer than asked: {hits.shortfall}")
+    return Group(table, *(Text(note, style="dim") for note in notes))
+
+
+def comparison(answers: Mapping[Method, Hits], width: int) -> RenderableType:
+    """The methods side by side, repeats marked, and the variance that each leaves."""
+    table = Table(show_lines=True, expand=True)
+    for method in answers:
+        table.add_column(_TITLES[method], ratio=1)
+    marks = {method: repeats([hit.text for hit in hits]) for method, hits in answers.items()}
+    room = _LINES * max(width // len(answers) - 4, 16)
+    for place in range(max(map(len, answers.values()), default=0)):
+        table.add_row(*(_cell(hits, marks[method], place, room) for method, hits in answers.items()))
+    bars = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "repeats", "variance left", ""):
+        bars.add_column(name)
+    for method, hits in answers.items():
+        left = hits.variance[-1] if hits.variance else 1.0
+        filled = round(left * _BAR)
+        bar = Text("█" * filled, style="red") + Text("░" * (_BAR - filled), style="green")
+        count = sum(mark is not None for mark in marks[method])
+        bars.add_row(_TITLES[method], f"{count} of {len(hits)}", bar, f"{left:.0%}")
+    return Group(table, bars)
+
+
+def repeats_in(hits: Hits) -> int:
+    """How many hits repeat the words of an earlier one."""
+    return sum(mark is not None for mark in repeats([hit.text for hit in hits]))
+
+
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """One line a finding, its mend below it."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column("level")
+    table.add_column("what", ratio=1)
+    for finding in findings:
+        body = Text(finding.what)
+        if finding.mend:
+            body.append(f"\n→ {finding.mend}", style="bold")
+        table.add_row(Text(finding.level, style=_LEVELS[finding.level]), body)
+    return table
+
+
+def _cell(hits: Hits, marks: Sequence[int | None], place: int, room: int) -> Text:
+    if place >= len(hits):
+        return Text("")
+    mark = marks[place]
+    cell = Text(_line(hits[place].text, room), style="dim" if mark is not None else "")
+    if mark is not None:
+        cell.append(f"  ↑ repeats {mark + 1}", style="bold red")
+    return cell
+
+
+def _line(text: str, width: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

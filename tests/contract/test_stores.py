@@ -1,0 +1,19 @@
+"""The contract suite on every store that this repository ships, each on its real engine."""
+
+from pathlib import Path
+
+import pytest
+
+from sift_store.testing import StoreContract
+
+
+class TestMemory(StoreContract):
+    @pytest.fixture
+    def location(self) -> str:
+        return "memory://"
+
+
+class TestEdge(StoreContract):
+    @pytest.fixture
+    def location(self, tmp_path: Path) -> str:
+        return str(tmp_path / "corpus.sift")
