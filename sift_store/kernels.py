@@ -44,6 +44,8 @@ def unit_rows(vectors: npt.ArrayLike, name: str, dimension: int | None = None) -
     if dimension is not None and array.shape[1] != dimension:
         raise VectorError(f"{name}: dimension {array.shape[1]} given, {dimension} wanted; was another embedder used?")
     squared = np.einsum("ij,ij->i", array, array)
+    if np.abs(squared - 1).max() <= _UNIT_TOLERANCE:  # never true of NaN
+        return np.ascontiguousarray(array)
     if not np.isfinite(squared).all():
         row = int(np.flatnonzero(~np.isfinite(squared))[0])
         if np.isfinite(array[row]).all():  # only the square overflowed
@@ -54,9 +56,7 @@ def unit_rows(vectors: npt.ArrayLike, name: str, dimension: int | None = None) -
         if array[row].any():  # only the square underflowed
             return unit_rows(array / np.abs(array).max(axis=1, keepdims=True, initial=np.finfo(array.dtype).tiny), name)
         raise VectorError(f"{name}: row {row} is all zeros; a direction is wanted. Was its text empty?")
-    if np.abs(squared - 1).max() > _UNIT_TOLERANCE:
-        array = array / np.sqrt(squared)[:, None]
-    return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array / np.sqrt(squared)[:, None])
 
 
 def _as_float(vectors: npt.ArrayLike, name: str) -> FloatArray:
@@ -75,7 +75,7 @@ def similarity_spread(similarities: FloatArray) -> float:
     Embedders differ in scale: about 0.11 for all-MiniLM-L6-v2, 0.026 for multilingual-e5-small.
 
     Args:
-        similarities: (K, K) cosines, symmetric with unit diagonal.
+        similarities: (K, K) cosines, symmetric, with ones on the diagonal.
 
     Returns:
         The spread, at least 0.001. Cost: O(K²).
@@ -84,8 +84,8 @@ def similarity_spread(similarities: FloatArray) -> float:
     if size < 2:
         return _MIN_SPREAD
     pairs = size * (size - 1)
-    mean = (float(similarities.sum(dtype=np.float64)) - float(np.trace(similarities))) / pairs
-    squares = float(np.vdot(similarities, similarities)) - float(np.square(np.diagonal(similarities)).sum())
+    mean = (float(similarities.sum()) - size) / pairs
+    squares = float(np.vdot(similarities, similarities)) - size
     return max(float(np.sqrt(max(squares / pairs - mean * mean, 0.0))), _MIN_SPREAD)
 
 

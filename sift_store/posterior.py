@@ -7,6 +7,7 @@ no matrix is inverted and no K×K matrix is rewritten. Recursions run in float64
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import TypeAlias
 
@@ -22,7 +23,7 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 # Kernel bandwidth, in standard deviations of the pool's own similarities.
 BANDWIDTH_IN_SPREADS = 2.5
 # (Two items count as one at a third of that scale: that kernel is the cube of this one.)
-_TEMPERATURES = np.geomspace(0.005, 0.5, 24)
+_TEMPERATURES = np.geomspace(0.005, 0.5, 16)
 
 
 class Posterior(ABC):
@@ -30,7 +31,7 @@ class Posterior(ABC):
 
     Attributes:
         variance: (K,) c_X(x, x). target_variance: Σ_j w_j c_X(t_j, t_j).
-        covariance: (K,) Σ_j w_j c_X(t_j, x)².
+        covariance: (K,) Σ_j w_j c_X(t_j, x)²; not kept up after the last pick there can be.
         bandwidth: of the rbf kernel, or None. temperature: of the pool's weights, or None.
     """
 
@@ -46,7 +47,7 @@ class Posterior(ABC):
     def condition_on(self, pick: int, noise: float) -> None:
         """Observe candidate `pick` with noise variance `noise`. O(n·K) beside the kernel's own work."""
         earlier = self._factors[: self._count]
-        root = float(np.sqrt(self.variance[pick] + noise))
+        root = math.sqrt(float(self.variance[pick]) + noise)
         factor = self._kernel_column(pick)
         factor -= earlier[:, pick] @ earlier
         factor /= root
@@ -71,17 +72,14 @@ class _QueryPosterior(Posterior):
     def __init__(self, pool: FloatArray, cosines: Float64, share: Float64, bandwidth: float | None, limit: int) -> None:
         super().__init__(len(pool), limit, bandwidth)
         self._pool, self._share = pool, share
-        self._columns: dict[int, Float64] = {}
         self._to_targets = cosines.copy() if bandwidth is None else rbf(cosines, bandwidth)  # (m, K) c_X(t_j, x)
         self._target_variances = np.ones(len(share))
         self.covariance = share @ np.square(self._to_targets)
 
     def _kernel_column(self, pick: int) -> Float64:
-        if pick not in self._columns:  # a repeated pick needs no second product
-            similarities = self._pool @ self._pool[pick]
-            column = similarities if self.bandwidth is None else rbf(similarities, self.bandwidth)
-            self._columns[pick] = column.astype(np.float64)
-        return self._columns[pick].copy()
+        similarities = self._pool @ self._pool[pick]
+        column = similarities if self.bandwidth is None else rbf(similarities, self.bandwidth)
+        return column.astype(np.float64)
 
     def _condition_targets(self, factor: Float64, earlier: Float64, pick: int, root: float) -> None:  # noqa: ARG002
         loadings = self._to_targets[:, pick] / root
@@ -107,16 +105,21 @@ class _PoolPosterior(Posterior):
 
     def _kernel_column(self, pick: int) -> Float64:
         column: Float64 = self._gram[pick].astype(np.float64)
-        column[pick] = 1.0
         return column
 
     def _condition_targets(self, factor: Float64, earlier: Float64, pick: int, root: float) -> None:  # noqa: ARG002
         weighted = self._weights * factor
         removed = float(weighted @ factor)
-        cross = (self._gram @ weighted.astype(self._gram.dtype)).astype(np.float64)
-        cross -= (earlier @ weighted) @ earlier
-        self.covariance = np.maximum(self.covariance - factor * (2 * cross - removed * factor), 0.0)
         self.target_variance = max(self.target_variance - removed, 0.0)
+        if len(earlier) + 1 == len(self._factors):  # the last pick: nobody will ask what would come next
+            return
+        change = (self._gram @ weighted.astype(self._gram.dtype)).astype(np.float64)
+        change -= (earlier @ weighted) @ earlier
+        change *= 2
+        change -= removed * factor
+        change *= factor
+        self.covariance -= change
+        np.maximum(self.covariance, 0.0, out=self.covariance)
 
 
 def query_posterior(
@@ -153,6 +156,7 @@ def pool_posterior(
         items: how many distinct items the weights must spread over, > 0. limit: most picks.
     """
     similarities = pool @ pool.T
+    np.fill_diagonal(similarities, 1)
     own = BANDWIDTH_IN_SPREADS * similarity_spread(similarities)
     smooth = rbf(similarities, own)
     weights, temperature = _pool_weights(scores, share, smooth, items)
@@ -170,13 +174,16 @@ def _pool_weights(scores: Float64, share: Float64, smooth: FloatArray, items: fl
     Ecology 2012, order 2), ``1 / Σ_ij w_i w_j n(i, j)``; if none does, the T that holds most.
     """
     shifted = scores - scores.max(axis=1, keepdims=True)
-    logits = shifted[None] / _TEMPERATURES[:, None, None]  # (T, m, K)
-    softmax = np.exp(logits)
-    softmax /= softmax.sum(axis=2, keepdims=True)
-    weights = np.einsum("m,tmk->tk", share, softmax)
+    trial = _softmax(shifted.astype(smooth.dtype), share, _TEMPERATURES)  # (T, K)
     nearness = smooth * smooth * smooth
-    narrow = weights.astype(smooth.dtype)
-    distinct = 1 / np.einsum("tk,tk->t", narrow @ nearness, narrow).astype(np.float64)
+    distinct = 1 / np.einsum("tk,tk->t", trial @ nearness, trial)
     enough = np.flatnonzero(distinct >= items)
     chosen = int(enough[0]) if len(enough) else int(np.argmax(distinct))
-    return weights[chosen], float(_TEMPERATURES[chosen])
+    return _softmax(shifted, share, _TEMPERATURES[chosen : chosen + 1])[0], float(_TEMPERATURES[chosen])
+
+
+def _softmax(shifted: FloatArray, share: Float64, temperatures: Float64) -> FloatArray:
+    """One softmax a temperature and query, mixed by the queries' shares: (m, K) -> (T, K)."""
+    softmax = np.exp(shifted[None] / temperatures.astype(shifted.dtype)[:, None, None])
+    softmax *= (share / softmax.sum(axis=2)).astype(shifted.dtype)[:, :, None]
+    return softmax.sum(axis=1)  # type: ignore[no-any-return]  # of the same dtype

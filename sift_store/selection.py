@@ -222,21 +222,21 @@ def _greedy(
     picks: list[int] = []
     gains: list[float] = []
     left: list[float] = []
-    available = np.ones(len(rank), dtype=bool)
+    taken = np.zeros(len(rank), dtype=bool)
     remaining = stop.budget
     while len(picks) < stop.limit:
         if stop.costs is not None:
-            available &= stop.costs <= remaining
-        if not available.any():
+            taken |= stop.costs > remaining
+        if taken.all():
             return picks, gains, left, "exhausted" if stop.costs is None else "budget"
         gain = posterior.covariance / (posterior.variance + noise)
-        pick = _best(gain if stop.costs is None else gain / stop.costs, available, rank)
+        pick = _best(gain if stop.costs is None else gain / stop.costs, taken, rank)
         before = posterior.target_variance
         posterior.condition_on(pick, noise)
         picks.append(pick)
         gains.append(before - posterior.target_variance)
         left.append(posterior.target_variance)
-        available[pick] = replace
+        taken[pick] |= not replace
         if stop.costs is not None:
             remaining -= stop.costs[pick]
         if (stopped := stop.rule(len(picks), left[-1])) is not None:
@@ -244,10 +244,14 @@ def _greedy(
     return picks, gains, left, "k"
 
 
-def _best(gain: Float64, available: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64]) -> int:
-    masked = np.where(available, gain, -np.inf)
-    ties = np.flatnonzero(masked == masked.max())
-    return int(ties[np.argmin(rank[ties])])
+def _best(gain: Float64, taken: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64]) -> int:
+    np.putmask(gain, taken, -1.0)  # below any gain
+    best = int(gain.argmax())
+    ties = gain == gain[best]
+    if np.count_nonzero(ties) > 1:
+        rows = np.flatnonzero(ties)
+        best = int(rows[rank[rows].argmin()])
+    return best
 
 
 def _ranks(scores: Float64) -> npt.NDArray[np.int64]:

@@ -1,0 +1,136 @@
+"""A whole search on the embedded store, side by side with the engine's own queries and LangChain's way to MMR.
+
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 SIFT_STORE_DATA=… python benchmarks/search.py
+
+100,000 × 384 embeddings: MiniLM on the real passages of five sets, tiled with jitter where they are too few. The query's
+vector is given, so embedding is not in these times; it is timed apart. The same ef for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as q
+from common import RESULTS, embeddings, report, texts_of
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from sift_store import SiftStore
+from sift_store.plan import DEFAULT_CANDIDATES
+
+SETS = ("hotpotqa_big", "2wiki_all", "entailmentbank", "perspectrum", "cranfield")
+K = 10
+
+
+def corpus(size: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Vectors, texts and query vectors."""
+    vectors = np.concatenate([embeddings(texts_of(name, "corpus"), name) for name in SETS])
+    texts = [text for name in SETS for text in texts_of(name, "corpus")]
+    queries = np.concatenate([embeddings(texts_of(name, "queries"), name) for name in SETS])
+    rng = np.random.default_rng(0)
+    rows = np.arange(size) % len(vectors)
+    jitter = rng.normal(size=(size, vectors.shape[1])).astype(np.float32)
+    jitter *= 0.3 / np.linalg.norm(jitter, axis=1, keepdims=True)
+    jitter[: len(vectors)] = 0
+    tiled = vectors[rows] + jitter
+    names = [texts[row] if place < len(texts) else f"{texts[row]} ({place})" for place, row in enumerate(rows)]
+    return tiled / np.linalg.norm(tiled, axis=1, keepdims=True), names, rng.permutation(queries)
+
+
+def filled(path: Path, vectors: np.ndarray, texts: list[str]) -> tuple[SiftStore, dict[str, float]]:
+    """The store with its index built, and how long each step took; an existing one is used again."""
+    steps: dict[str, float] = {}
+    if not path.exists():
+        with SiftStore.open(path) as store:
+            start = time.perf_counter()
+            store.add(texts, ids=list(range(len(texts))), vectors=vectors)
+            steps["add, s"] = time.perf_counter() - start
+            start = time.perf_counter()
+            store.optimize()
+            steps["build the index, s"] = time.perf_counter() - start
+    start = time.perf_counter()
+    store = SiftStore.open(path)
+    steps["open, s"] = time.perf_counter() - start
+    return store, steps
+
+
+def quantiles(call: Callable[[np.ndarray], Any], queries: np.ndarray) -> list[float]:
+    """p50 and p95 in milliseconds, each query once."""
+    times = []
+    for query in queries:
+        start = time.perf_counter()
+        call(query)
+        times.append((time.perf_counter() - start) * 1e3)
+    return [float(np.percentile(times, 50)), float(np.percentile(times, 95))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=100_000)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--fresh", action="store_true", help="build the store anew")
+    arguments = parser.parse_args()
+    vectors, texts, queries = corpus(arguments.size)
+    queries = queries[: arguments.queries]
+    path = RESULTS / f"search-{arguments.size}.sift"
+    if arguments.fresh and path.exists():
+        shutil.rmtree(path)
+    store, steps = filled(path, vectors, texts)
+    adapter = store._context.adapter
+    shard = adapter._live()  # type: ignore[attr-defined]  # the engine below, for its own queries
+    ef = store.search(vector=queries[0], k=K).plan.ef
+    params = q.SearchParams(hnsw_ef=ef)
+
+    def engine(query: np.ndarray, limit: int, **what: Any) -> list[q.ScoredPoint]:
+        request = q.QueryRequest(limit=limit, query=q.Query.Nearest(query.tolist()), params=params, **what)
+        return shard.query(request)
+
+    def engine_mmr(query: np.ndarray) -> Any:
+        choice = q.Mmr(query.tolist(), 0.5, DEFAULT_CANDIDATES)
+        return shard.query(q.QueryRequest(limit=K, query=choice, params=params, with_payload=True))
+
+    def langchain_mmr(query: np.ndarray) -> Any:
+        points = engine(query, DEFAULT_CANDIDATES, with_vector=True, with_payload=True)
+        rows = maximal_marginal_relevance(query, [point.vector for point in points], 0.5, K)
+        return [points[row].payload for row in rows]
+
+    methods: dict[str, Callable[[np.ndarray], Any]] = {
+        f"engine, {DEFAULT_CANDIDATES} ids": lambda query: engine(query, DEFAULT_CANDIDATES),
+        f"engine, nearest {K} with text": lambda query: engine(query, K, with_payload=True),
+        f"engine MMR, {K} of {DEFAULT_CANDIDATES} with text": engine_mmr,
+        f"LangChain-style MMR, {K} of {DEFAULT_CANDIDATES} with text": langchain_mmr,
+        f"sift-store nearest {K}": lambda query: store.search(vector=query, k=K, method="knn"),
+        f"sift-store SIFT, {K} of {DEFAULT_CANDIDATES}, vectors not seen before": lambda query: store.search(vector=query, k=K),
+        f"sift-store SIFT, {K} of {DEFAULT_CANDIDATES}": lambda query: store.search(vector=query, k=K),
+    }
+    for call in methods.values():
+        call(queries[-1])
+    times = {name: quantiles(call, queries) for name, call in methods.items()}
+    floor = times[f"engine, {DEFAULT_CANDIDATES} ids"][0]
+    rows = [[name, p50, p95, f"{p50 / floor:.2f}×"] for name, (p50, p95) in times.items()]
+    stages = np.array([list(store.search(vector=query, k=K).timings.values()) for query in queries])
+    exact = [{hit.rank and hit.id for hit in store.search(vector=x, k=200, method="knn", candidates=200)} for x in queries[:50]]
+    truth = [set(np.argsort(-(vectors @ x))[:200].tolist()) for x in queries[:50]]
+    recall = float(np.mean([len(a & b) / 200 for a, b in zip(exact, truth, strict=True)]))
+    report(
+        "search",
+        f"One search over {arguments.size:,} × 384, HNSW, ef {ef}, {len(queries)} queries",
+        ["", "p50 ms", "p95 ms", f"against the engine's {DEFAULT_CANDIDATES} ids"],
+        rows,
+        steps=steps,
+        stages_ms=dict(zip(["embed", "candidates", "select", "fetch"], np.median(stages, axis=0).tolist(), strict=True)),
+        recall_at_200=recall,
+    )
+    print("steps:", {name: round(value, 2) for name, value in steps.items()})
+    print("stages, median ms:", dict(zip(["embed", "candidates", "select", "fetch"], np.median(stages, axis=0).round(3).tolist(), strict=True)))
+    print(f"recall@200 of the index walk: {recall:.3f}")
+    store.close()
+
+
+if __name__ == "__main__":
+    main()
