@@ -29,6 +29,9 @@ Objective = Literal["pool", "query"]
 Stopped = Literal["k", "alpha", "variance", "budget", "exhausted"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 
+# Gains (shares of the prior) and scores closer than this are the same number, differently rounded.
+_ROUNDING = {4: 1e-7, 8: 1e-13}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Selection:
@@ -116,6 +119,7 @@ def select(
     stop = _stopping(k, len(pool), replace, alpha, target_variance, costs, budget)
     _check_positive(lambda_=lambda_, bandwidth=bandwidth, effective_items=effective_items)
 
+    rounding = _ROUNDING[pool.itemsize]
     cosines = (targets @ pool.T).astype(np.float64)
     scores = cosines if relevance is None else _relevance(relevance, cosines.shape)
     if objective == "query":
@@ -123,7 +127,7 @@ def select(
     else:
         items = effective_items * stop.expected
         posterior = pool_posterior(pool, scores, share, linear, bandwidth, items, stop.limit)
-    picks, gains, left, stopped = _greedy(posterior, _ranks(share @ scores), lambda_, replace, stop)
+    picks, gains, left, stopped = _greedy(posterior, _ranks(share @ scores, rounding), rounding, lambda_, replace, stop)
     return Selection(
         indices=np.array(picks, dtype=np.int64),
         gains=np.array(gains),
@@ -217,7 +221,12 @@ class _Stopping:
 
 
 def _greedy(
-    posterior: Posterior, rank: npt.NDArray[np.int64], noise: float, replace: bool, stop: _Stopping
+    posterior: Posterior,
+    rank: npt.NDArray[np.int64],
+    rounding: float,
+    noise: float,
+    replace: bool,
+    stop: _Stopping,
 ) -> tuple[list[int], list[float], list[float], Stopped]:
     picks: list[int] = []
     gains: list[float] = []
@@ -230,7 +239,7 @@ def _greedy(
         if taken.all():
             return picks, gains, left, "exhausted" if stop.costs is None else "budget"
         gain = posterior.covariance / (posterior.variance + noise)
-        pick = _best(gain if stop.costs is None else gain / stop.costs, taken, rank)
+        pick = _best(gain if stop.costs is None else gain / stop.costs, taken, rank, rounding)
         before = posterior.target_variance
         posterior.condition_on(pick, noise)
         picks.append(pick)
@@ -244,20 +253,21 @@ def _greedy(
     return picks, gains, left, "k"
 
 
-def _best(gain: Float64, taken: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64]) -> int:
+def _best(gain: Float64, taken: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64], rounding: float) -> int:
+    """The greatest gain; among gains that differ by rounding alone, the best-ranked."""
     np.putmask(gain, taken, -1.0)  # below any gain
     best = int(gain.argmax())
-    ties = gain == gain[best]
+    ties = gain >= gain[best] - rounding
     if np.count_nonzero(ties) > 1:
         rows = np.flatnonzero(ties)
         best = int(rows[rank[rows].argmin()])
     return best
 
 
-def _ranks(scores: Float64) -> npt.NDArray[np.int64]:
-    """Place of each candidate when the most relevant comes first; equal scores keep their order."""
+def _ranks(scores: Float64, rounding: float) -> npt.NDArray[np.int64]:
+    """Place of each candidate when the most relevant comes first; scores equal up to rounding keep their order."""
     rank = np.empty(len(scores), dtype=np.int64)
-    rank[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
+    rank[np.argsort(-np.round(scores / rounding), kind="stable")] = np.arange(len(scores))
     return rank
 
 

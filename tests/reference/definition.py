@@ -1,0 +1,71 @@
+"""SIFT straight from its definition: float64, a solve a pair of points, nothing shared with the library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Kernel = Callable[[np.ndarray], np.ndarray]
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    rows = np.atleast_2d(np.asarray(rows, dtype=np.float64))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def linear(cosines: np.ndarray) -> np.ndarray:
+    return cosines
+
+
+def rbf(bandwidth: float) -> Kernel:
+    return lambda cosines: np.exp((cosines - 1) / bandwidth)
+
+
+def off_diagonal_spread(pool: np.ndarray) -> float:
+    cosines = pool @ pool.T
+    return float(cosines[~np.eye(len(pool), dtype=bool)].std())
+
+
+class Definition:
+    """Posterior variances given any picks, by c_X(a, b) = k(a, b) - k_X(a)ᵀ (K_X + λI)⁻¹ k_X(b)."""
+
+    def __init__(self, pool: np.ndarray, targets: np.ndarray, weights: np.ndarray, kernel: Kernel, noise: float) -> None:
+        self.pool, self.targets, self.weights, self.kernel, self.noise = unit(pool), unit(targets), weights, kernel, noise
+
+    def covariance(self, a: np.ndarray, b: np.ndarray, picks: list[int]) -> np.ndarray:
+        prior = self.kernel(a @ b.T)
+        if not picks:
+            return prior
+        seen = self.pool[picks]
+        gram = self.kernel(seen @ seen.T) + self.noise * np.eye(len(picks))
+        return prior - self.kernel(a @ seen.T) @ np.linalg.solve(gram, self.kernel(seen @ b.T))
+
+    def left(self, picks: list[int]) -> float:
+        return float(self.weights @ np.diagonal(self.covariance(self.targets, self.targets, picks)))
+
+    def gains(self, picks: list[int]) -> np.ndarray:
+        """What each candidate would remove next, by the formula."""
+        cross = self.covariance(self.targets, self.pool, picks)
+        own = np.diagonal(self.covariance(self.pool, self.pool, picks))
+        return self.weights @ cross**2 / (own + self.noise)
+
+
+def pool_weights(
+    pool: np.ndarray, scores: np.ndarray, shares: np.ndarray, items: float, temperatures: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Weights and temperature of objective "pool": the smallest T that spreads over `items` distinct items."""
+    pool = unit(pool)
+    bandwidth = 2.5 * max(off_diagonal_spread(pool), 1e-3) if len(pool) > 1 else 2.5e-3
+    nearness = np.exp((pool @ pool.T - 1) / (bandwidth / 3))
+    best: tuple[float, np.ndarray, float] | None = None
+    for temperature in temperatures:
+        logits = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
+        weights = shares @ (logits / logits.sum(axis=1, keepdims=True))
+        distinct = 1 / (weights @ nearness @ weights)
+        if distinct >= items:
+            return weights, float(temperature)
+        if best is None or distinct > best[0]:
+            best = distinct, weights, float(temperature)
+    assert best is not None
+    return best[1], best[2]
