@@ -47,7 +47,9 @@ def embeddings(texts: Sequence[str], what: str) -> npt.NDArray[np.float32]:
 
     embedding = as_embedding("minilm")
     assert embedding is not None
-    vectors = embedding.documents(texts, lambda done, total: print(f"\rembedding {what}: {done}/{total}", end="", file=sys.stderr))
+    vectors = embedding.documents(
+        texts, lambda done, total: print(f"\rembedding {what}: {done}/{total}", end="", file=sys.stderr)
+    )
     print(file=sys.stderr)
     RESULTS.mkdir(exist_ok=True)
     np.save(cached, vectors)
@@ -90,7 +92,16 @@ def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequenc
     print(f"written: benchmarks/results/{path.name}")
 
 
-_PACKAGES = ("sift-store", "numpy", "qdrant-edge-py", "activeft", "torch", "langchain-core", "llama-index-core", "pyversity")
+_PACKAGES = (
+    "sift-store",
+    "numpy",
+    "qdrant-edge-py",
+    "activeft",
+    "torch",
+    "langchain-core",
+    "llama-index-core",
+    "pyversity",
+)
 
 
 def cpu() -> str:

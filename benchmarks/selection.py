@@ -44,9 +44,7 @@ def activeft_exact(pool: np.ndarray, query: np.ndarray, k: int) -> list[int]:
 
 def activeft_fast(pool: np.ndarray, query: np.ndarray, k: int) -> list[int]:
     """activeft's lazy variant as its Retriever sets it up with fast=True."""
-    rule = LazyVTL(
-        target=torch.tensor(query[None]), num_workers=1, subsample=False, noise_std=float(np.sqrt(LAMBDA))
-    )
+    rule = LazyVTL(target=torch.tensor(query[None]), num_workers=1, subsample=False, noise_std=float(np.sqrt(LAMBDA)))
     loader = ActiveDataLoader(Dataset(torch.tensor(pool)), batch_size=k, acquisition_function=rule)
     return [int(index) for index in loader.next()[0]]
 
@@ -72,7 +70,9 @@ def methods(pool: np.ndarray, query: np.ndarray, k: int) -> dict[str, Callable[[
         "activeft exact": (lambda: activeft_exact(pool, query, k)) if small else None,
         "activeft fast": (lambda: activeft_fast(pool, query, k)) if small else None,
         "LangChain MMR": (lambda: maximal_marginal_relevance(query, as_lists, 0.5, k)) if small else None,
-        "LlamaIndex MMR": (lambda: get_top_k_mmr_embeddings(query_list, as_lists, similarity_top_k=k)) if small else None,
+        "LlamaIndex MMR": (lambda: get_top_k_mmr_embeddings(query_list, as_lists, similarity_top_k=k))
+        if small
+        else None,
         "pyversity MMR": lambda: diversify(pool, scores, k, Strategy.MMR, diversity=0.5),
         "pyversity DPP": lambda: diversify(pool, scores, k, Strategy.DPP, diversity=0.5),
         "greedy threshold": lambda: greedy_threshold(pool, query, k),

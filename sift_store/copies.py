@@ -12,13 +12,13 @@ import numpy.typing as npt
 __all__ = ["near_equal_rows", "repeats", "same_text_groups"]
 
 # One text embedded in two batches differs by rounding, about 1e-6 in distance.
-_DISTANCE = 1e-3
+_DISTANCE = 1e-4
 
 
 def near_equal_rows(
     vectors: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
 ) -> list[list[int]]:
-    """Groups of two or more rows whose unit vectors are within 0.001 of the group's first.
+    """Groups of two or more rows whose unit vectors are within 0.0001 of the group's first.
 
     Args:
         vectors: (K, d). scores: (K,) cosine to one query, in falling order. rows: those to look at, rising.
@@ -26,21 +26,22 @@ def near_equal_rows(
     Equal vectors have equal scores, so only rows next to each other in score are compared: O(K·d) for a pool with few
     ties, never a K×K matrix.
     """
+    ranked = scores[rows]
     first = rows.copy()  # the row that each is a copy of
     for lag in range(1, len(rows)):
-        alone = first == rows
-        close = scores[rows[:-lag]] - scores[rows[lag:]] <= _DISTANCE
-        if not close.any():
+        close = np.flatnonzero(ranked[:-lag] - ranked[lag:] <= _DISTANCE)
+        if not len(close):
             break
-        pairs = np.flatnonzero(close & alone[lag:])
+        pairs = close[first[close + lag] == rows[close + lag]]
         difference = vectors[rows[pairs]] - vectors[rows[pairs + lag]]
         equal = pairs[np.einsum("ij,ij->i", difference, difference) <= _DISTANCE**2]
         for place in equal.tolist():  # rising, so that a chain of copies ends at its first
             first[place + lag] = first[place]
     groups: defaultdict[int, list[int]] = defaultdict(list)
-    for row, leader in zip(rows.tolist(), first.tolist(), strict=True):
+    copies = np.flatnonzero(first != rows)
+    for row, leader in zip(rows[copies].tolist(), first[copies].tolist(), strict=True):
         groups[leader].append(row)
-    return [group for group in groups.values() if len(group) > 1]
+    return [[leader, *group] for leader, group in groups.items()]
 
 
 def same_text_groups(groups: Sequence[Sequence[int]], text: Callable[[int], str]) -> dict[int, list[int]]:

@@ -236,8 +236,9 @@ def _by_mmr(pool: _Pool, open_: npt.NDArray[np.int64], request: Request) -> _Cho
 def _by_sift(pool: _Pool, open_: npt.NDArray[np.int64], request: Request, costs: Sequence[int] | None) -> _Choice:
     if not len(open_):
         return _Choice((), (), (), "exhausted")
+    vectors = cast(Vectors, pool.vectors)
     selection = select(
-        cast(Vectors, pool.vectors)[open_],
+        vectors if len(open_) == len(vectors) else vectors[open_],
         pool.targets,
         request.limit,
         objective=request.objective,
@@ -319,10 +320,9 @@ def _suppressed(pool: _Pool, choice: _Choice) -> list[Suppressed]:
     if pool.vectors is None or choice.gains is None:
         return []
     left_out = [(row, pick, "copy") for pick in dict.fromkeys(choice.rows) for row in pool.copies.get(pick, ())]
-    chosen = list(choice.rows)
-    for row in _left_out(pool, choice):
-        nearest = chosen[int(np.argmax(pool.vectors[chosen] @ pool.vectors[row]))]
-        left_out.append((row, nearest, "redundant"))
+    if redundant := _left_out(pool, choice):
+        nearest = (pool.vectors[redundant] @ pool.vectors[choice.rows].T).argmax(axis=1)
+        left_out += [(row, choice.rows[pick], "redundant") for row, pick in zip(redundant, nearest, strict=True)]
     return [
         Suppressed(
             id=pool.records[row].id,

@@ -38,14 +38,15 @@ class VectorCache:
         Args:
             ids: the points. load: gives the vectors, (m, d), of those that are not kept.
         """
-        slots = [self._slots.get(id_, -1) for id_ in ids]
-        missing = [place for place, slot in enumerate(slots) if slot < 0]
-        rows = self._block[slots]  # -1 reads some row, overwritten below
-        if missing:
-            loaded = load([ids[place] for place in missing])
-            rows[missing] = loaded
-            for place, row in zip(missing, loaded, strict=True):
-                self._keep(ids[place], row)
+        slots = list(map(self._slots.get, ids))
+        if None not in slots:
+            return self._block[np.array(slots, dtype=np.intp)], 0
+        missing = [place for place, slot in enumerate(slots) if slot is None]
+        rows = self._block[[slot or 0 for slot in slots]]  # those that are missing are overwritten below
+        loaded = load([ids[place] for place in missing])
+        rows[missing] = loaded
+        for place, row in zip(missing, loaded, strict=True):
+            self._keep(ids[place], row)
         return rows, len(missing)
 
     def drop(self, ids: Iterable[PointId]) -> None:

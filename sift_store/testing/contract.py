@@ -504,7 +504,7 @@ class FilterContract(_Fixtures):
         {"draft": {"$ne": True}},
         {"draft": {"$in": [True, False]}},
         {"at": datetime(2020, 5, 1, 8, tzinfo=UTC)},
-        {"at": {"$gte": datetime(2020, 5, 1, 8)}},  # noqa: DTZ001  # naive means UTC
+        {"at": {"$gte": datetime(2020, 5, 1, 8)}},  # naive means UTC
         {"at": {"$gt": date(2020, 5, 1), "$lt": date(2021, 1, 1)}},
         {"n": 3},
         {"n": 3.0},

@@ -104,7 +104,12 @@ def unindexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     centres = rng.normal(size=(60, DIMENSION))
     vectors = centres[rng.integers(60, size=SIZE)] + 0.7 * rng.normal(size=(SIZE, DIMENSION))
     with SiftStore.open(path, indexed={"part": "integer"}) as store:
-        store.add([f"t{i}" for i in range(SIZE)], ids=list(range(SIZE)), payloads=[{"part": i % 7} for i in range(SIZE)], vectors=vectors)
+        store.add(
+            [f"t{i}" for i in range(SIZE)],
+            ids=list(range(SIZE)),
+            payloads=[{"part": i % 7} for i in range(SIZE)],
+            vectors=vectors,
+        )
     return path
 
 
@@ -132,7 +137,9 @@ def copy_of(path: Path, folder: Path) -> Path:
         ("remove", "after"),
     ],
 )
-def test_kill_at_any_step_of_an_index_build_loses_nothing(unindexed: Path, tmp_path: Path, step: str, when: str) -> None:
+def test_kill_at_any_step_of_an_index_build_loses_nothing(
+    unindexed: Path, tmp_path: Path, step: str, when: str
+) -> None:
     path = copy_of(unindexed, tmp_path)
     after = {"copy": "0.005", "build": "0.5", "switch": "0.01"}.get(step, "0")
     child = subprocess.run([sys.executable, "-c", BUILD_AND_DIE, str(path), step, when, after], check=False)

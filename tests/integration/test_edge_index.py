@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sift_store_edge import index as index_module
 
 from sift_store import SiftStore, StorageError
-from sift_store_edge import index as index_module
 
 SIZE, DIMENSION = 4000, 1024
 

@@ -124,8 +124,9 @@ def test_the_engines_own_filter_is_anded(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_reports_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sift_store import PartialWriteError
     from sift_store_edge.adapter import EdgeAdapter
+
+    from sift_store import PartialWriteError
 
     with SiftStore.open(tmp_path / "x.sift") as store:
         store.add(["first"], ids=["first"], vectors=np.eye(1, 8))

@@ -30,8 +30,16 @@ def off_diagonal_spread(pool: np.ndarray) -> float:
 class Definition:
     """Posterior variances given any picks, by c_X(a, b) = k(a, b) - k_X(a)ᵀ (K_X + λI)⁻¹ k_X(b)."""
 
-    def __init__(self, pool: np.ndarray, targets: np.ndarray, weights: np.ndarray, kernel: Kernel, noise: float) -> None:
-        self.pool, self.targets, self.weights, self.kernel, self.noise = unit(pool), unit(targets), weights, kernel, noise
+    def __init__(
+        self, pool: np.ndarray, targets: np.ndarray, weights: np.ndarray, kernel: Kernel, noise: float
+    ) -> None:
+        self.pool, self.targets, self.weights, self.kernel, self.noise = (
+            unit(pool),
+            unit(targets),
+            weights,
+            kernel,
+            noise,
+        )
 
     def covariance(self, a: np.ndarray, b: np.ndarray, picks: list[int]) -> np.ndarray:
         prior = self.kernel(a @ b.T)

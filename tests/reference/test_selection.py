@@ -99,7 +99,8 @@ def test_query_objective_picks_what_activeft_picks():
             noise_std=float(np.sqrt(NOISE)),
         )
         theirs = [
-            int(i) for i in ActiveDataLoader(Dataset(torch.tensor(pool)), batch_size=30, acquisition_function=rule).next()[0]
+            int(i)
+            for i in ActiveDataLoader(Dataset(torch.tensor(pool)), batch_size=30, acquisition_function=rule).next()[0]
         ]
         ours = select(pool, query, 30, objective="query", lambda_=NOISE, replace=True).indices.tolist()
         definition = Definition(pool, query, np.ones(1), linear, NOISE)
@@ -111,8 +112,6 @@ def test_query_objective_picks_what_activeft_picks():
                 break
             compared += 1
     assert compared > 100
-
-
 
 
 @given(seed=st.integers(0, 10_000), objective=st.sampled_from(["pool", "query"]), replace=st.booleans())
