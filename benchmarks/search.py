@@ -2,8 +2,8 @@
 
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 SIFT_STORE_DATA=… python benchmarks/search.py
 
-100,000 × 384 embeddings: MiniLM on the real passages of five sets, tiled with jitter where they are too few. The query's
-vector is given, so embedding is not in these times; it is timed apart. The same ef for all.
+100,000 × 384 embeddings: MiniLM on the real passages of five sets, tiled with jitter where they are too few. The
+query's vector is given, so embedding is not in these times; it is timed apart. The same ef for all.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def hold(path: Path) -> Lock:
         os.close(descriptor)
         raise StoreLockedError(
             f"{path.parent} is open already, in another process or by another SiftStore of this one. The "
-            "embedded store serves one opener: close the other (several workers? a command line beside an app?), or run "
-            "a server and open that from all of them."
+            "embedded store serves one opener: close the other (several workers? a command line beside an app?), or "
+            "run a server and open that from all of them."
         ) from exc
     return Lock(descriptor)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sift_store.cli.ingest import Chunking, Passage, passages
-from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in
+from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
 from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
 from sift_store.location import parse_location
@@ -250,8 +251,9 @@ def demo(
         raise NotFoundError(
             f"{questions} is not there; the demo's data comes with the source: run make demo in a clone"
         )
-    asked = [json.loads(line)["text"] for line in questions.read_text(encoding="utf-8").splitlines()]
-    totals = {"knn": 0, "mmr": 0, "sift": 0}
+    asked = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+    repeated: Counter[str] = Counter()
+    supporting: Counter[str] = Counter()
     with (
         tempfile.TemporaryDirectory() as temporary,
         SiftStore.open(Path(temporary) / "demo.sift", embedder="minilm") as opened,
@@ -260,17 +262,15 @@ def demo(
         with _bar(f"embedding {len(found)} passages") as progress:
             opened.add([p.text for p in found], [p.id for p in found], [p.payload for p in found], progress=progress)
         for question in asked:
-            answers = opened.compare(question, k=k)
-            out.rule(question, align="left")
+            answers = opened.compare(question["text"], k=k)
+            out.rule(question["text"], align="left")
             out.print(comparison(answers, out.width))
             for method, hits in answers.items():
-                totals[method] += repeats_in(hits)
-    shown = k * len(asked)
+                repeated[method] += repeats_in(hits)
+                supporting[method] += len({hit.payload.get("title") for hit in hits} & set(question["titles"]))
     out.rule(align="left")
-    out.print(
-        f"Of {shown} passages shown, those that repeat an earlier one: nearest neighbours {totals['knn']}, "
-        f"MMR {totals['mmr']}, SIFT {totals['sift']}."
-    )
+    wanted = sum(len(question["titles"]) for question in asked)
+    out.print(summary(repeated, k * len(asked), supporting, wanted))
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

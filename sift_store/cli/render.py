@@ -13,7 +13,7 @@ from sift_store.copies import repeats
 from sift_store.plan import Method
 from sift_store.results import Hits
 
-__all__ = ["comparison", "findings_table", "hits_table", "repeats_in"]
+__all__ = ["comparison", "findings_table", "hits_table", "repeats_in", "summary"]
 
 _TITLES: Mapping[Method, str] = {"knn": "nearest neighbours", "mmr": "MMR", "sift": "SIFT"}
 _BAR = 24
@@ -66,6 +66,17 @@ def comparison(answers: Mapping[Method, Hits], width: int) -> RenderableType:
 def repeats_in(hits: Hits) -> int:
     """How many hits repeat the words of an earlier one."""
     return sum(mark is not None for mark in repeats([hit.text for hit in hits]))
+
+
+def summary(repeated: Mapping[str, int], shown: int, supporting: Mapping[str, int], wanted: int) -> RenderableType:
+    """How the methods did over several questions."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    table.add_column(f"repeats among {shown} passages", justify="right")
+    table.add_column(f"of {wanted} supporting pages found", justify="right")
+    for method, title in _TITLES.items():
+        table.add_row(title, str(repeated[method]), str(supporting[method]))
+    return table
 
 
 def findings_table(findings: Sequence[Finding]) -> RenderableType:

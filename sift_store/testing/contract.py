@@ -26,6 +26,7 @@ from sift_store.adapter import Capabilities
 from sift_store.filters import matches, parse
 from sift_store.location import parse_location
 from sift_store.memory import MemoryAdapter
+from sift_store.records import Id
 from sift_store.registry import open_adapter
 from sift_store.testing.words import WordEmbedder
 
@@ -75,7 +76,7 @@ class WriteContract(_Fixtures):
 
     def test_ids_come_back_as_they_were(self, store: SiftStore) -> None:
         uuid = UUID("7b0e4a32-6a4f-4bb1-8f2e-0a3a3a3a3a3a")
-        ids = ["name", 7, -7, 0, uuid, str(uuid), "7", "x" * 500, 2**63 - 1]
+        ids: list[Id] = ["name", 7, -7, 0, uuid, str(uuid), "7", "x" * 500, 2**63 - 1]
         texts = [f"text number {place}" for place in range(len(ids))]
         assert store.add(texts, ids=ids) == ids
         records = store.get(ids)
@@ -220,7 +221,7 @@ class WriteContract(_Fixtures):
             pytest.skip("declared: not persistent")
         with SiftStore.open(location, embedder=WordEmbedder()) as store:
             store.add(JORDAN)
-        with pytest.raises(EmbedderError, match="'words'.*'others'"):
+        with pytest.raises(EmbedderError, match=r"'words'.*'others'"):
             SiftStore.open(location, embedder=WordEmbedder(name="others"))
         with SiftStore.open(location, embedder=WordEmbedder(16, name=None)) as store:
             with pytest.raises(VectorError, match="dimension 16 given, 32 wanted"):
@@ -249,7 +250,7 @@ class WriteContract(_Fixtures):
         assert store.count() == 6
 
     def test_a_failed_reembed_changes_nothing(self, store: SiftStore) -> None:
-        def failing(texts: list[str]) -> Any:
+        def failing(_: list[str]) -> Any:
             raise RuntimeError("out of paper")
 
         store.add(JORDAN, ids=list("abcde"))

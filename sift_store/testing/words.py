@@ -35,4 +35,4 @@ class WordEmbedder:
     def _embed(self, text: str) -> npt.NDArray[np.float32]:
         words = re.findall(r"\w+", text.casefold()) or [text]
         rows = [np.random.default_rng(zlib.crc32(word.encode())).normal(size=self.dimension) for word in words]
-        return np.sum(rows, axis=0, dtype=np.float64).astype(np.float32)
+        return np.asarray(np.sum(rows, axis=0), dtype=np.float32)
