@@ -1,0 +1,54 @@
+"""Every example in README.md and docs/ runs: python blocks in order, and the sift-store lines of shell blocks."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(python|console|json)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "example"}
+    for place, body in enumerate(blocks(page, "python")):
+        exec(compile(body, f"{page.name}, block {place + 1}", "exec"), namespace)  # noqa: S102  # our own documentation
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "console")], ids=lambda page: page.name)
+def test_shell_examples_run(page: Path, tmp_path: Path) -> None:
+    """The lines that begin with ``$ sift-store``, with docs/ at hand as the folder of texts."""
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    lines = [
+        line[2:] for body in blocks(page, "console") for line in body.splitlines() if line.startswith("$ sift-store")
+    ]
+    assert lines
+    for line in lines:
+        arguments = shlex.split(line)[1:]
+        done = subprocess.run(
+            [sys.executable, "-c", "from sift_store.cli import main; main()", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (page.name, target)

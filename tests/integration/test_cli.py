@@ -1,0 +1,179 @@
+"""The command line on the packaged embedder and the embedded store."""
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sift_store import SiftStore, embedding
+from sift_store.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _load_the_model_once():
+    original = embedding._by_name
+    embedding._by_name = functools.cache(original)
+    yield
+    embedding._by_name = original
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    (folder / "deep").mkdir(parents=True)
+    long = "\n\n".join(f"# Part {i}\n\nParagraph {i} tells about topic {i} in a few plain words." for i in range(60))
+    (folder / "long.md").write_text(long)
+    (folder / "deep" / "facts.txt").write_text("The age of Michael Jordan is 61 years.")
+    rows = [
+        {"id": "born", "text": "Michael Jordan was born on February 17, 1963.", "year": 1963},
+        {"id": "kids", "title": "Family", "text": "Michael Jordan has five children.", "year": 2014},
+        {"text": "The age of Michael Jordan is 61 years."},
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    (folder / "ignored.pdf").write_bytes(b"%PDF")
+    return folder
+
+
+def test_add_search_compare_explain_doctor(run: Run, docs: Path) -> None:
+    code, said, _ = run("add", "x.sift", "docs", "--index", "year=integer", "--json")
+    assert code == 0
+    told = json.loads(said)
+    assert told["documents"] == 5
+    assert told["stored"] == told["passages"] > 6
+    code, said, _ = run("add", "x.sift", "docs", "--json")
+    assert json.loads(said) == {**told, "removed": 0}
+
+    question = "How old is Michael Jordan and how many children has he?"
+    code, said, _ = run("search", "x.sift", question, "-k", "2", "--json")
+    answer = json.loads(said)
+    assert {hit["text"].splitlines()[-1] for hit in answer["hits"]} == {
+        "The age of Michael Jordan is 61 years.",
+        "Michael Jordan has five children.",
+    }
+    assert [item["reason"] for item in answer["suppressed"]].count("copy") == 1
+    code, said, _ = run("search", "x.sift", question, "--where", '{"year": {"$lt": 2000}}')
+    assert code == 0
+    assert "born" in said
+    assert "fewer than asked" in said
+    code, said, _ = run("compare", "x.sift", question, "-k", "3")
+    assert "nearest neighbours" in said
+    assert "repeats 1" in said
+    assert "variance left" in said
+    assert set(json.loads(run("compare", "x.sift", question, "--json")[1])) == {"knn", "mmr", "sift"}
+    code, said, _ = run("explain", "x.sift", question)
+    assert "candidates: 200" in said
+    assert json.loads(run("explain", "x.sift", question, "--json")[1])["plan"]["method"] == "sift"
+    code, said, _ = run("doctor", "x.sift")
+    assert code == 0
+    assert "agree with their stored vectors" in said
+    assert run("optimize", "x.sift")[0] == 0
+
+
+def test_a_shorter_document_leaves_no_old_chunks(run: Run, docs: Path) -> None:
+    before = json.loads(run("add", "x.sift", "docs", "--json")[1])["stored"]
+    (docs / "long.md").write_text("# Only\n\nOne short paragraph.")
+    told = json.loads(run("add", "x.sift", "docs", "--json")[1])
+    assert told["removed"] == before - told["passages"] > 0
+    assert told["stored"] == told["passages"]
+
+
+def test_texts_that_are_cut_are_named(run: Run, docs: Path) -> None:
+    code, _, complaint = run("add", "x.sift", "docs", "--whole")
+    assert code == 0
+    assert "warning: 1 passages are longer than the 254 tokens" in complaint
+    assert "docs/long.md" in complaint
+
+
+def test_list_drop_reembed(run: Run, docs: Path, tmp_path: Path) -> None:
+    run("add", "x.sift", "docs/rows.jsonl")
+    run("add", "x.sift?collection=other", "docs/rows.jsonl")
+    assert run("list", "x.sift")[1].split() == ["default", "other"]
+    assert json.loads(run("list", "x.sift", "--json")[1]) == ["default", "other"]
+    code, said, _ = run("reembed", "x.sift", "--embedder", "minilm")
+    assert (code, said) == (0, "3 passages embedded anew\n")
+    assert run("drop", "x.sift?collection=other", "--yes")[0] == 0
+    assert run("list", "x.sift")[1].split() == ["default"]
+    with SiftStore.open(tmp_path / "x.sift") as store:
+        assert store.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["search", "none.sift", "q"], "no collection at none.sift; make one with"),
+        (["search", "x.sift", "q", "--where", "{"], "--where: not JSON"),
+        (["search", "x.sift", "q", "--where", '{"a": {"$x": 1}}'], "unknown operator"),
+        (["search", "x.sift", "q", "-k", "0"], "k: 0 given"),
+        (["search", "x.sift", "q", "-k", "many"], "valid integer"),
+        (["search", "x.sift", ""], "query ''"),
+        (["search", "x.sift", "q", "--method", "best"], "'sift', 'knn', 'mmr'"),
+        (["search", "x.sift"], "query"),
+        (["search", "x.sift", "q", "--bogus"], "--bogus"),
+        (["frobnicate"], "frobnicate"),
+        (["add", "x.sift", "nowhere"], "nowhere does not exist"),
+        (["add", "x.sift", "docs/ignored.pdf"], "is no .txt, .md or .jsonl file"),
+        (["add", "x.sift", "docs", "--index", "year"], "KEY=TYPE"),
+        (["add", "x.sift", "docs", "--index", "year=int"], "'int' given"),
+        (["add", "x.sift", "docs", "--chunk", "10", "--overlap", "10"], "overlap 10"),
+        (["add", "docs", "docs"], "holds other files"),
+        (["add", "x.sift", "docs", "--query-prefix", "q: "], "prefixes need --embedder"),
+        (["add", "nosuch://host", "docs"], "scheme 'nosuch'"),
+        (["drop", "none.sift", "--yes"], "no collection at none.sift"),
+        (["demo", "docs"], "make demo"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run: Run, docs: Path, arguments: list[str], words: str) -> None:
+    run("add", "x.sift", "docs/rows.jsonl")
+    code, _, complaint = run(*arguments)
+    assert code == 2
+    assert complaint.startswith("sift-store: ")
+    assert complaint.count("\n") == 1
+    assert words in complaint
+    with SiftStore.open("x.sift") as store:
+        assert store.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"text": "fine"}\n{"text": 3}\n', 'bad.jsonl:2: an object with a string "text" wanted'),
+        (b'{"text": "fine"}\nnot json\n', "bad.jsonl:2: not JSON"),
+        (b"\xff\xfe\n", "not UTF-8"),
+        (b"\n", "empty"),
+        (b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n', "id '1' is given twice"),
+    ],
+)
+def test_a_bad_file_writes_nothing(run: Run, tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "bad.jsonl").write_bytes(content)
+    code, _, complaint = run("add", "x.sift", "bad.jsonl")
+    assert code == 2
+    assert words in complaint
+    assert not (tmp_path / "x.sift").exists()
+
+
+def test_the_demo_runs_on_its_corpus(run: Run) -> None:
+    folder = Path(__file__).parents[2] / "examples" / "demo"
+    code, said, _ = run("demo", str(folder), "-k", "4")
+    assert code == 0
+    rows = {line[:18].strip(): line.split()[-2:] for line in said.splitlines()[-3:]}
+    knn, sift = ([int(number) for number in rows[name]] for name in ("nearest neighbours", "SIFT"))
+    assert sift[0] < knn[0]  # fewer repeats
+    assert sift[1] > knn[1]  # more of the pages that support the answers
