@@ -1,4 +1,4 @@
-"""What the benchmarks share: real embeddings computed once, medians, tables, results as JSON with their surroundings."""
+"""What the benchmarks share: real embeddings computed once, medians, tables, results as JSON."""
 
 from __future__ import annotations
 

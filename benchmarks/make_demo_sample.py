@@ -2,9 +2,9 @@
 
     SIFT_STORE_DATA=… python benchmarks/make_demo_sample.py
 
-Writes examples/demo/corpus.jsonl and questions.jsonl. Seeded: the same data give the same files. Of each passage there is
-a page of its own; longer ones also appear as overlapping windows, and a third of all as mirrored or re-edited copies, as
-crawls and wikis have them.
+Writes examples/demo/corpus.jsonl and questions.jsonl. Seeded: the same data give the same files. Of each passage there
+is a page of its own; longer ones also appear as overlapping windows, and a third of all as mirrored or edited copies,
+as crawls and wikis have them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def edited(text: str, rng: random.Random) -> str:
     """The passage as another page has it."""
     kind = rng.randrange(3)
     if kind == 0:
-        return f"{text} This page was last edited in {rng.choice(['March', 'July', 'October'])} {rng.randrange(2012, 2020)}."
+        month, year = rng.choice(["March", "July", "October"]), rng.randrange(2012, 2020)
+        return f"{text} This page was last edited in {month} {year}."
     if kind == 1:
         return f"From the free encyclopedia mirror: {text}"
     return (

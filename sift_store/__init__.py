@@ -1,6 +1,7 @@
 """sift-store: retrieval that answers with an informative, non-redundant subset instead of k copies of one fact."""
 
 from sift_store.adapter import Finding
+from sift_store.async_store import AsyncSiftStore
 from sift_store.errors import (
     EmbedderError,
     FilterError,
@@ -19,7 +20,7 @@ from sift_store.plan import Plan
 from sift_store.records import Record
 from sift_store.results import Explanation, Hit, Hits, Suppressed
 from sift_store.selection import Selection, remaining_variance, select, select_batch
-from sift_store.store import AsyncSiftStore, SiftStore, drop_collection, list_collections
+from sift_store.store import SiftStore, drop_collection, list_collections
 
 __all__ = [
     "AsyncSiftStore",

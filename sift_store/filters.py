@@ -161,7 +161,7 @@ def _clause(key: object, value: Any) -> Filter:
         raise FilterError(f"unknown operator {key!r}; one of {_KNOWN} wanted")
     if not key or '"' in key or "\\" in key or "" in key.split("."):
         raise FilterError(
-            f"filter key {key!r}: a metadata key wanted, not empty, without double quote or backslash, dots between names"
+            f"filter key {key!r}: a metadata key wanted: not empty, no double quote or backslash, dots between names"
         )
     if isinstance(value, Mapping):
         if not value:

@@ -1,30 +1,26 @@
-"""`SiftStore` and `AsyncSiftStore`: thin shells that run the same steps, one with calls, one with awaits."""
+"""`SiftStore`, and what is done to collections from outside. Its async twin is in async_store."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy.typing as npt
 
-from sift_store.adapter import INDEX_TYPES, Finding, Progress
-from sift_store.embedding import EmbedderLike, Embedding, as_embedding, stored_embedding
-from sift_store.errors import EmbedderError, FilterError, InvalidInputError
-from sift_store.filters import And, Equals, conjunction, parse
+from sift_store.adapter import Finding, Progress
+from sift_store.embedding import EmbedderLike
 from sift_store.location import parse_location
-from sift_store.plan import Method, Order, Request
+from sift_store.plan import Method, Order
 from sift_store.records import Id, Payload, Record
-from sift_store.registry import open_adapter, store_module
+from sift_store.registry import store_module
 from sift_store.results import Explanation, Hits
 from sift_store.searching import Context, Question, Steps, compare_steps, search_steps
 from sift_store.selection import Objective
+from sift_store.shell import COMPARED, Shell, embedding_for, open_context
 from sift_store.writing import (
     add_steps,
-    check_embedder,
     count_steps,
     delete_steps,
     doctor_steps,
@@ -33,11 +29,9 @@ from sift_store.writing import (
     update_steps,
 )
 
-__all__ = ["AsyncSiftStore", "SiftStore", "drop_collection", "list_collections"]
+__all__ = ["SiftStore", "drop_collection", "list_collections"]
 
 T = TypeVar("T")
-
-COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
 
 
 def list_collections(location: str | os.PathLike[str]) -> list[str]:
@@ -56,79 +50,7 @@ def drop_collection(location: str | os.PathLike[str]) -> bool:
     return store_module(where).drop_collection(where)
 
 
-class _Shell:
-    """What both stores share: the context, and how arguments become a question and a request."""
-
-    def __init__(self, context: Context, name: str, *, owner: bool = True) -> None:
-        self._context = context
-        self._name = name
-        self._owner = owner
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._name!r})"
-
-    @property
-    def embedding(self) -> Embedding | None:
-        """The embedder in use, None for a store of vectors alone."""
-        return self._context.embedding
-
-    def _ask(
-        self,
-        question: Question | Sequence[Question],
-        k: int | None,
-        where: Any,
-        method: Method = "sift",
-        **options: Any,
-    ) -> tuple[list[Question], Request]:
-        request = Request(k=k, where=parse(where), method=method, **options)
-        return ([question] if isinstance(question, Question) else list(question)), request
-
-    def _scoped_context(self, equalities: Mapping[str, Any]) -> Context:
-        condition = parse(equalities)
-        parts = condition.parts if isinstance(condition, And) else (condition,)
-        stamps = {part.key: part.value for part in parts if isinstance(part, Equals)}
-        if not stamps or len(stamps) != len(parts) or any("." in key for key in stamps):
-            raise FilterError(
-                f"scope {equalities!r}: one or more top-level equalities such as {{'tenant': 'a'}} wanted"
-            )
-        inherited = self._context.stamps
-        clash = [key for key in stamps if key in inherited and inherited[key] != stamps[key]]
-        if clash:
-            raise FilterError(f"scope: {clash[0]!r} is fixed already and cannot be widened or changed")
-        scope = conjunction(self._context.scope, condition)
-        return Context(self._context.adapter, self._context.embedding, scope, {**inherited, **stamps})
-
-
-def _open_context(
-    location: str | os.PathLike[str], embedder: EmbedderLike | None, indexed: Mapping[str, str] | None
-) -> tuple[Context, str]:
-    where = parse_location(location)
-    fields = dict(indexed or {})
-    for key, kind in fields.items():
-        if kind not in INDEX_TYPES:
-            raise InvalidInputError(f"indexed[{key!r}]: {kind!r} given, one of {', '.join(INDEX_TYPES)} wanted")
-    embedding = as_embedding(embedder)
-    adapter = open_adapter(where, indexed=fields)
-    try:
-        statistics = adapter.statistics()
-        check_embedder(statistics, embedding)
-    except BaseException:
-        adapter.close()
-        raise
-    if embedding is None and statistics.embedder is not None:
-        embedding = stored_embedding(statistics.embedder)
-    name = where.address if where.scheme == "path" else f"{where.scheme}://…"
-    return Context(adapter, embedding, None, {}), f"{name}?collection={where.collection}"
-
-
-def _embedding_for(embedder: EmbedderLike) -> Embedding:
-    embedding = as_embedding(embedder)
-    if embedding is None:
-        raise EmbedderError("reembed: None given, an embedder wanted")
-    return embedding
-
-
-class SiftStore(_Shell):
+class SiftStore(Shell):
     """A collection of passages that answers with an informative, non-redundant subset.
 
     Open with `SiftStore.open`; a context manager. Safe to use from several threads.
@@ -156,7 +78,7 @@ class SiftStore(_Shell):
             EmbedderError: the store was built with another embedder.
             MissingExtraError: an optional package is not installed.
         """
-        return cls(*_open_context(location, embedder, indexed))
+        return cls(*open_context(location, embedder, indexed))
 
     def add(
         self,
@@ -241,7 +163,7 @@ class SiftStore(_Shell):
 
         The other arguments of `search` hold for all.
         """
-        return self._run(search_steps(self._context, *_batch(self, queries, vectors, options)))
+        return self._run(search_steps(self._context, *self._ask_many(queries, vectors, options)))
 
     def compare(self, query: str, *, k: int | None = None, where: Any = None) -> dict[Method, Hits]:
         """The same question by "knn", "mmr" and "sift" from the same candidates, with the variance each leaves."""
@@ -282,7 +204,7 @@ class SiftStore(_Shell):
 
     def reembed(self, embedder: EmbedderLike, *, progress: Progress | None = None) -> int:
         """Embed every text with another embedder; the new vectors take the old ones' place at once, or not at all."""
-        embedding = _embedding_for(embedder)
+        embedding = embedding_for(embedder)
         done = self._run(reembed_steps(self._context, embedding, progress))
         self._context = Context(self._context.adapter, embedding, None, {})
         return done
@@ -323,150 +245,3 @@ class SiftStore(_Shell):
                     call = steps.send(result)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # a generator's return value
-
-
-class AsyncSiftStore(_Shell):
-    """`SiftStore` with awaits: the same names, arguments, results and errors.
-
-    Over an embedded engine all work runs on one worker thread, so the event loop stays free but searches do not run in
-    parallel; concurrency means a server.
-    """
-
-    def __init__(
-        self, context: Context, name: str, *, owner: bool = True, worker: ThreadPoolExecutor | None = None
-    ) -> None:
-        super().__init__(context, name, owner=owner)
-        self._worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="sift-store")
-
-    @classmethod
-    async def open(
-        cls,
-        location: str | os.PathLike[str],
-        *,
-        embedder: EmbedderLike | None = None,
-        indexed: Mapping[str, str] | None = None,
-    ) -> Self:
-        """As `SiftStore.open`."""
-        context, name = await asyncio.to_thread(_open_context, location, embedder, indexed)
-        return cls(context, name)
-
-    async def add(
-        self,
-        texts: Sequence[str],
-        ids: Sequence[Id] | None = None,
-        payloads: Sequence[Payload | None] | None = None,
-        vectors: npt.ArrayLike | None = None,
-        *,
-        progress: Progress | None = None,
-    ) -> list[Id]:
-        """As `SiftStore.add`; `progress` is called on the worker thread."""
-        return await self._run(add_steps(self._context, texts, ids, payloads, vectors, progress))
-
-    async def search(
-        self,
-        query: str | None = None,
-        *,
-        k: int | None = None,
-        where: Any = None,
-        method: Method = "sift",
-        vector: npt.ArrayLike | None = None,
-        queries: Sequence[str] | None = None,
-        weights: npt.ArrayLike | None = None,
-        **options: Any,
-    ) -> Hits:
-        """As `SiftStore.search`, with the same options."""
-        asked = self._ask(Question(query, queries, vector, weights), k, where, method, **options)
-        return (await self._run(search_steps(self._context, *asked)))[0]
-
-    async def search_batch(
-        self, queries: Sequence[str] | None = None, *, vectors: npt.ArrayLike | None = None, **options: Any
-    ) -> list[Hits]:
-        """As `SiftStore.search_batch`."""
-        return await self._run(search_steps(self._context, *_batch(self, queries, vectors, options)))
-
-    async def compare(self, query: str, *, k: int | None = None, where: Any = None) -> dict[Method, Hits]:
-        """As `SiftStore.compare`."""
-        (question,), request = self._ask(Question(query), k, where)
-        return await self._run(compare_steps(self._context, question, request, COMPARED))
-
-    async def explain(self, query: str, *, k: int | None = None, where: Any = None, **options: Any) -> Explanation:
-        """As `SiftStore.explain`."""
-        questions, request = self._ask(Question(query), k, where, **options)
-        return Explanation(query, (await self._run(search_steps(self._context, questions, request)))[0])
-
-    async def get(self, ids: Sequence[Id]) -> list[Record | None]:
-        """As `SiftStore.get`."""
-        return await self._run(get_steps(self._context, ids))
-
-    async def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:
-        """As `SiftStore.update_payload`."""
-        await self._run(update_steps(self._context, ids, payload))
-
-    async def delete(self, ids: Sequence[Id] | None = None, *, where: Any = None) -> int:
-        """As `SiftStore.delete`."""
-        return await self._run(delete_steps(self._context, ids, where))
-
-    async def count(self, where: Any = None) -> int:
-        """As `SiftStore.count`."""
-        return await self._run(count_steps(self._context, where))
-
-    def scoped(self, equalities: Mapping[str, Any]) -> Self:
-        """As `SiftStore.scoped`; not awaited."""
-        return type(self)(self._scoped_context(equalities), self._name, owner=False, worker=self._worker)
-
-    async def reembed(self, embedder: EmbedderLike, *, progress: Progress | None = None) -> int:
-        """As `SiftStore.reembed`."""
-        embedding = _embedding_for(embedder)
-        done = await self._run(reembed_steps(self._context, embedding, progress))
-        self._context = Context(self._context.adapter, embedding, None, {})
-        return done
-
-    async def optimize(self, *, wait: bool = True) -> None:
-        """As `SiftStore.optimize`; while it waits, other calls go on."""
-        await asyncio.to_thread(self._context.adapter.optimize, wait=wait)
-
-    async def doctor(self) -> list[Finding]:
-        """As `SiftStore.doctor`."""
-        return await self._run(doctor_steps(self._context))
-
-    async def close(self) -> None:
-        """As `SiftStore.close`."""
-        if self._owner:
-            await asyncio.to_thread(self._context.adapter.close)
-            self._worker.shutdown(wait=False)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def _run(self, steps: Steps[T]) -> T:
-        loop = asyncio.get_running_loop()
-        try:
-            call = next(steps)
-            while True:
-                try:
-                    result = await loop.run_in_executor(self._worker, call)
-                except BaseException as exc:  # cancellation too: the steps undo what they began
-                    call = steps.throw(exc)
-                else:
-                    call = steps.send(result)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # a generator's return value
-
-
-def _batch(
-    store: _Shell, queries: Sequence[str] | None, vectors: npt.ArrayLike | None, options: dict[str, Any]
-) -> tuple[list[Question], Request]:
-    if (queries is None) == (vectors is None) or isinstance(queries, str):
-        raise InvalidInputError("search_batch: either a list of texts or vectors, one row a query, wanted")
-    if queries is not None:
-        questions = [Question(text=text) for text in queries]
-    else:
-        questions = [Question(vector=row) for row in vectors]  # type: ignore[union-attr]  # rows are checked later
-    options.setdefault("k", None)
-    options.setdefault("where", None)
-    return store._ask(questions, **options)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sift_store.testing import StoreContract
+from sift_store.testing.contract import StoreContract
 
 
 class TestMemory(StoreContract):

@@ -23,7 +23,7 @@ def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "example"}
     for place, body in enumerate(blocks(page, "python")):
-        exec(compile(body, f"{page.name}, block {place + 1}", "exec"), namespace)  # noqa: S102  # our own documentation
+        exec(compile(body, f"{page.name}, block {place + 1}", "exec"), namespace)  # our own documentation
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "console")], ids=lambda page: page.name)

