@@ -56,16 +56,22 @@ def embeddings(texts: Sequence[str], what: str) -> npt.NDArray[np.float32]:
     return vectors
 
 
-def milliseconds(call: Callable[[], Any], seconds: float = 1.0, least: int = 3, most: int = 1000) -> float:
-    """Median time of a call: as many repeats as fit in `seconds`, one warm-up before."""
-    call()
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < least or (time.perf_counter() < end and len(times) < most):
-        start = time.perf_counter()
+def in_turns(calls: dict[str, Callable[[], Any]], seconds: float, turns: int = 5) -> dict[str, float]:
+    """Median milliseconds of each call, `seconds` for each, in turns: all meet the same moods of the machine."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
         call()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times)) * 1e3
+    for _ in range(turns):
+        for name, call in calls.items():
+            end = time.perf_counter() + seconds / turns
+            while True:
+                start = time.perf_counter()
+                call()
+                now = time.perf_counter()
+                times[name].append((now - start) * 1e3)
+                if now >= end:
+                    break
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], **more: Any) -> None:
@@ -74,7 +80,7 @@ def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequenc
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place == 0 else "right")
     for row in rows:
-        table.add_row(*(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*map(_shown, row))
     Console(width=140).print(table)
     RESULTS.mkdir(exist_ok=True)
     content = {
@@ -87,9 +93,20 @@ def report(name: str, title: str, columns: Sequence[str], rows: Sequence[Sequenc
         "rows": [list(row) for row in rows],
         **more,
     }
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    print(f"written: benchmarks/results/{path.name}")
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(_markdown(columns, rows), encoding="utf-8")
+    print(f"written: benchmarks/results/{name}.json and .md")
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *([_shown(cell) for cell in row] for row in rows)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _shown(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.2f}" if cell < 10 else f"{cell:.1f}" if cell < 100 else f"{cell:.0f}"
+    return str(cell)
 
 
 _PACKAGES = (

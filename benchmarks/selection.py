@@ -19,7 +19,7 @@ from activeft.acquisition_functions.lazy_vtl import LazyVTL
 from activeft.acquisition_functions.vtl import VTL
 from activeft.active_data_loader import ActiveDataLoader
 from activeft.sift import Dataset
-from common import embeddings, milliseconds, report, texts_of
+from common import embeddings, in_turns, report, texts_of
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
 from pyversity import Strategy, diversify
@@ -111,21 +111,20 @@ def main() -> None:
     queries = embeddings(texts_of("hotpotqa_big", "queries"), "HotpotQA queries")
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(1024, 384)))[0].astype(np.float32).T
     shapes = [(K, d, k) for K in (200, 1000, 10000) for d in (384, 1024) for k in (10, 50)]
-    times: dict[str, list[float]] = {}
-    agreement: list[str] = []
+    rows: list[list[object]] = []
+    names: list[str] = []
     for size, dimension, k in shapes:
         query = queries[7]
         pool = corpus[np.argsort(-(corpus @ query))[:size]]
         if dimension == 1024:
             pool, query = pool @ basis, query @ basis
         pool = np.ascontiguousarray(pool / np.linalg.norm(pool, axis=1, keepdims=True))
-        for name, call in methods(pool, query, k).items():
-            times.setdefault(name, []).append(milliseconds(call, seconds))
-        agreement.append(f"{same_picks(pool, query, k)}/{k}" if size <= 1000 else "")
-    columns = ["ms, median", *(f"K={K} d={d} k={k}" for K, d, k in shapes)]
-    rows: list[list[object]] = [[name, *row, *[""] * (len(shapes) - len(row))] for name, row in times.items()]
-    rows.append(['picks of "query" equal to activeft exact', *agreement])
-    report("selection", "Time to choose k of K candidates", columns, rows)
+        times = in_turns(methods(pool, query, k), seconds)
+        names = names or list(times)
+        same = f"{same_picks(pool, query, k)}/{k}" if size <= 1000 else ""
+        rows.append([f"{size} × {dimension}, {k}", *(times.get(name, "") for name in names), same])
+    columns = ["K × d, k", *names, 'picks of "query" that are activeft\'s']
+    report("selection", "Milliseconds, median, to choose k of K candidates of d dimensions", columns, rows)
     memory = memory_of_query((1000, 10_000, 100_000), 384, 50)
     columns = ["K", 'peak MiB of "query"', "floats per K·(d + k)", "a K×K matrix, MiB"]
     report("selection_memory", 'Memory of objective "query", d=384, k=50', columns, memory)
