@@ -14,7 +14,8 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.filters import Filter
+from sift_store.errors import InvalidInputError
+from sift_store.filters import Filter, matches
 from sift_store.location import Location
 from sift_store.records import Id, Payload, Record
 
@@ -31,6 +32,7 @@ __all__ = [
     "Replacement",
     "Statistics",
     "StoreModule",
+    "outside",
 ]
 
 Key: TypeAlias = Hashable
@@ -46,15 +48,11 @@ class Capabilities:
     Attributes:
         engine: name and version of the engine, for people.
         persistent: data outlives the process.
-        exclusive: one process at a time may have it open.
-        approximate: it can build an approximate index (`optimize`).
         native_filter: a filter of the engine's own can be given as `where`; what it looks like, or "".
     """
 
     engine: str
     persistent: bool
-    exclusive: bool
-    approximate: bool
     native_filter: str = ""
 
 
@@ -77,6 +75,8 @@ class Statistics:
         fields: payload indexes, metadata key -> type, one of `INDEX_TYPES`.
         embedder: as stored; None before the first add.
         building: whether an index is being built in the background.
+        generation: how often the whole content was replaced since opening: vectors asked for under one generation
+            mean nothing under the next.
     """
 
     count: int
@@ -86,6 +86,7 @@ class Statistics:
     fields: Mapping[str, str]
     embedder: EmbedderIdentity | None
     building: bool = False
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +135,16 @@ class Finding:
 
 
 class Replacement(Protocol):
-    """New content for a whole collection, invisible until `commit`; leaving without one changes nothing."""
+    """New content for a whole collection, invisible until `commit`. Other writes are refused while it exists."""
 
-    def write(self, records: Sequence[Record]) -> None:
-        """Store records with their vectors."""
+    def write(self, records: Sequence[Record], dimension: int) -> None:
+        """Store records with their vectors, all of that dimension."""
 
     def commit(self) -> None:
         """Take the place of the old content, at once or not at all."""
 
     def abandon(self) -> None:
-        """Drop what was written."""
+        """Drop what was written, unless it is live already."""
 
 
 class Adapter(Protocol):
@@ -158,26 +159,31 @@ class Adapter(Protocol):
         """The state now; cheap enough for every search."""
 
     def create(self, dimension: int, embedder: EmbedderIdentity) -> None:
-        """Make the collection, if `statistics().dimension` is None."""
+        """Make the collection, if it is not there; another opener may have made it with another dimension."""
 
-    def upsert(self, records: Sequence[Record]) -> None:
+    def upsert(self, records: Sequence[Record], *, within: Filter | None = None) -> None:
         """Write records with vectors, replacing whole records of the same id. Durable on return.
 
+        Args:
+            records: no id twice.
+            within: a scope; in the same step as the write it is made sure that no record outside it is replaced.
+
         Raises:
+            InvalidInputError: an id is taken outside the scope; nothing was written.
             PartialWriteError: stopped half-way.
         """
 
     def candidates(self, queries: Sequence[CandidateQuery]) -> list[Candidates]:
         """Phase one, one answer a query, in order. Fewer than `limit` only if no more match."""
 
-    def fetch(self, keys: Sequence[Key]) -> list[Record]:
-        """Phase two: text and payload of candidates, in order, without vectors."""
+    def fetch(self, keys: Sequence[Key]) -> list[Record | None]:
+        """Phase two: text and payload of candidates, in order, without vectors; None for those deleted meanwhile."""
 
     def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:
         """Records by id, in order; None where there is none."""
 
-    def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:
-        """Merge top-level keys into the payloads of existing records."""
+    def update_payload(self, ids: Sequence[Id], payload: Payload, *, within: Filter | None = None) -> None:
+        """Merge top-level keys into the payloads of existing records; `within` as for `upsert`."""
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:
         """Delete the records that have one of the ids (if given) and match the filter (if given); how many went."""
@@ -188,8 +194,8 @@ class Adapter(Protocol):
     def scan(self, after: Key | None, limit: int, *, vectors: bool = False) -> tuple[list[Record], Key | None]:
         """A page of all records in the engine's order, and where the next begins, or None."""
 
-    def replace(self, dimension: int, embedder: EmbedderIdentity) -> Replacement:
-        """Begin new content for the whole collection, with another embedder; writes are refused until it ends."""
+    def replace(self, embedder: EmbedderIdentity) -> Replacement:
+        """Begin new content for the whole collection, with another embedder; writes are refused from now on."""
 
     def optimize(self, *, wait: bool) -> None:
         """Build the approximate index beside the live data; return at once or when it serves."""
@@ -212,3 +218,14 @@ class StoreModule(Protocol):
 
     def drop_collection(self, location: Location) -> bool:
         """Delete the collection; whether there was one."""
+
+
+def outside(stored: Iterable[Record | None], within: Filter) -> None:
+    """For adapters: refuse to touch stored records that a scope does not hold.
+
+    Raises:
+        InvalidInputError: names the first; nothing of the record but its id, which the caller gave.
+    """
+    for record in stored:
+        if record is not None and not matches(within, record.payload):
+            raise InvalidInputError(f"id {record.id!r} is taken outside this store's scope; choose another")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from sift_store.adapter import Finding, Progress
 from sift_store.embedding import EmbedderLike
+from sift_store.errors import StoreClosedError
 from sift_store.plan import Method
 from sift_store.records import Id, Payload, Record
 from sift_store.results import Explanation, Hits
@@ -124,10 +126,7 @@ class AsyncSiftStore(Shell):
 
     async def reembed(self, embedder: EmbedderLike, *, progress: Progress | None = None) -> int:
         """As `SiftStore.reembed`."""
-        embedding = embedding_for(embedder)
-        done = await self._run(reembed_steps(self._context, embedding, progress))
-        self._context = Context(self._context.adapter, embedding, None, {})
-        return done
+        return await self._run(reembed_steps(self._context, embedding_for(embedder), progress))
 
     async def optimize(self, *, wait: bool = True) -> None:
         """As `SiftStore.optimize`; while it waits, other calls go on."""
@@ -152,15 +151,41 @@ class AsyncSiftStore(Shell):
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
-        loop = asyncio.get_running_loop()
         try:
             call = next(steps)
             while True:
+                under_way = self._started(call)
                 try:
-                    result = await loop.run_in_executor(self._worker, call)
-                except BaseException as exc:  # cancellation too: the steps undo what they began
+                    result = await asyncio.shield(under_way)
+                except asyncio.CancelledError as stopped:
+                    await _ended(under_way)  # a call is never left half-way
+                    if under_way.exception() is None:
+                        _take_in(steps, under_way.result(), stopped)
+                    call = steps.throw(stopped)
+                except BaseException as exc:
                     call = steps.throw(exc)
                 else:
                     call = steps.send(result)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # a generator's return value
+
+    def _started(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        try:
+            return asyncio.get_running_loop().run_in_executor(self._worker, call)
+        except RuntimeError as exc:  # the worker has ended
+            raise StoreClosedError("the store is closed; open it again") from exc
+
+
+def _take_in(steps: Steps[Any], result: Any, stopped: asyncio.CancelledError) -> None:
+    """Let cancelled steps have the result of their last call, so that they know what there is to undo."""
+    try:
+        steps.send(result)
+    except StopIteration:
+        raise stopped from None
+
+
+async def _ended(future: asyncio.Future[Any]) -> None:
+    """Wait for a call that runs on the worker thread, however often the waiting task is cancelled."""
+    while not future.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([future])

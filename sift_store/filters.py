@@ -16,6 +16,7 @@ Anything that is no mapping is taken for the engine's own filter and handed to t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -24,6 +25,7 @@ from typing import Any, TypeAlias, cast
 from sift_store.errors import FilterError
 
 __all__ = [
+    "EXACT",
     "And",
     "Equals",
     "Exists",
@@ -40,6 +42,7 @@ __all__ = [
     "matches",
     "parse",
     "parse_datetime",
+    "storable",
 ]
 
 Scalar: TypeAlias = str | int | float | bool | datetime
@@ -110,10 +113,16 @@ class Native:
 Filter: TypeAlias = Equals | In | Range | Exists | And | Or | Not | Native
 
 _RANGES = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
+# Ranges and equality of floats are decided in 64-bit floats, which hold every integer up to here.
+EXACT = 2**53
+_INFINITE = (math.inf, -math.inf)
+_MAX_DEPTH = 64
+# What every engine reads as a date: 2020-01-31, with a time and a zone or not.
+_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?")
 _KNOWN = "$eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not"
 
 
-def parse(where: Any) -> Filter | None:
+def parse(where: Any, depth: int = 0) -> Filter | None:
     """Turn a `where` into a tree; None stays None.
 
     Raises:
@@ -123,7 +132,9 @@ def parse(where: Any) -> Filter | None:
         return None
     if not isinstance(where, Mapping):
         return Native(where)
-    return _all([_clause(key, value) for key, value in where.items()])
+    if depth > _MAX_DEPTH:
+        raise FilterError(f"filter nested more than {_MAX_DEPTH} deep")
+    return _all([_clause(key, value, depth) for key, value in where.items()])
 
 
 def conjunction(*filters: Filter | None) -> Filter | None:
@@ -147,19 +158,19 @@ def _all(parts: Sequence[Filter]) -> Filter:
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 
-def _clause(key: object, value: Any) -> Filter:
+def _clause(key: object, value: Any, depth: int) -> Filter:
     if not isinstance(key, str):
         raise FilterError(f"filter key {key!r}: a string wanted")
     if key in ("$and", "$or"):
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not value:
             raise FilterError(f"{key}: {value!r} given, a list of one or more filters wanted")
-        parts = tuple(_required(part) for part in value)
+        parts = tuple(_required(part, depth) for part in value)
         return And(parts) if key == "$and" else Or(parts)
     if key == "$not":
-        return Not(_required(value))
+        return Not(_required(value, depth))
     if key.startswith("$"):
         raise FilterError(f"unknown operator {key!r}; one of {_KNOWN} wanted")
-    if not key or '"' in key or "\\" in key or "" in key.split("."):
+    if not key or '"' in key or "\\" in key or "" in key.split(".") or not storable(key):
         raise FilterError(
             f"filter key {key!r}: a metadata key wanted: not empty, no double quote or backslash, dots between names"
         )
@@ -170,8 +181,8 @@ def _clause(key: object, value: Any) -> Filter:
     return Equals(key, _scalar(key, "$eq", value))
 
 
-def _required(where: Any) -> Filter:
-    part = parse(where)
+def _required(where: Any, depth: int) -> Filter:
+    part = parse(where, depth + 1)
     if part is None:
         raise FilterError("None given inside $and, $or or $not; a filter wanted")
     return part
@@ -194,6 +205,8 @@ def _condition(key: str, name: object, value: Any) -> Filter:
     if name == "$ne":
         return Not(Equals(key, _scalar(key, "$ne", value)))
     if name in ("$in", "$nin"):
+        if hasattr(value, "tolist"):  # a numpy array
+            value = value.tolist()
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence | set | frozenset):
             raise FilterError(f"{key} {name}: {value!r} given, a list of values wanted")
         member = In(key, tuple(_scalar(key, str(name), item) for item in value))
@@ -210,23 +223,43 @@ def _condition(key: str, name: object, value: Any) -> Filter:
 
 
 def _scalar(key: str, name: str, value: Any) -> Scalar:
-    if isinstance(value, bool | str):
+    value = _plain(value)
+    if isinstance(value, bool) or (isinstance(value, str) and storable(value)):
         return value
     if isinstance(value, date):
         return _moment(value)
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, int) and abs(value) < 2**63:
+        return value
+    if isinstance(value, float) and abs(value) < EXACT:  # false of NaN
         return value
     mend = '; to find missing keys use {"$exists": False}' if value is None else ""
     raise FilterError(f"{key} {name}: {value!r} given; text, a finite number, a boolean or a datetime wanted{mend}")
 
 
 def _bound(key: str, name: str, value: Any) -> float | datetime:
+    value = _plain(value)
     if isinstance(value, date):
         return _moment(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value):
+    if isinstance(value, int | float) and not isinstance(value, bool) and (abs(value) <= EXACT or value in _INFINITE):
         return value
     mend = "; wrap text dates in datetime.fromisoformat" if isinstance(value, str) else ""
-    raise FilterError(f"{key} {name}: {value!r} given, a number, date or datetime wanted{mend}")
+    raise FilterError(f"{key} {name}: {value!r} given; a number within ±2⁵³, a date or a datetime wanted{mend}")
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as Python's own."""
+    return (
+        value.item() if hasattr(value, "dtype") and hasattr(value, "item") and not hasattr(value, "__len__") else value
+    )
+
+
+def storable(text: str) -> bool:
+    """Whether text can be stored as UTF-8: a lone surrogate cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _moment(value: date) -> datetime:
@@ -275,7 +308,7 @@ def lookup(payload: Mapping[str, Any], key: str) -> Any:
 
 def parse_datetime(text: object) -> datetime | None:
     """The moment that ISO 8601 text names, UTC if it names no zone; None for anything else."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or not _ISO.fullmatch(text):
         return None
     try:
         return _moment(datetime.fromisoformat(text))
@@ -293,6 +326,8 @@ def _equal(held: Any, value: Scalar) -> bool:
         return parse_datetime(held) == value
     if isinstance(held, bool) or isinstance(value, bool):
         return held is value
+    if isinstance(held, int | float) and isinstance(value, int | float) and max(abs(held), abs(value)) >= EXACT:
+        return type(held) is type(value) and held == value  # beyond what a float can tell apart
     return type(held) in (int, float, str) and bool(held == value)
 
 

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace as with_changes
 from typing import cast
 
@@ -23,8 +25,9 @@ from sift_store.adapter import (
     Key,
     Replacement,
     Statistics,
+    outside,
 )
-from sift_store.errors import StoreClosedError
+from sift_store.errors import StorageError, StoreClosedError
 from sift_store.filters import Filter, matches
 from sift_store.location import Location
 from sift_store.records import Id, Payload, Record
@@ -38,8 +41,6 @@ class MemoryAdapter:
     capabilities = Capabilities(
         engine=f"numpy {np.__version__}",
         persistent=False,
-        exclusive=False,
-        approximate=False,
         native_filter="a predicate on the payload",
     )
 
@@ -50,17 +51,33 @@ class MemoryAdapter:
         self._dimension: int | None = None
         self._embedder: EmbedderIdentity | None = None
         self._matrix: npt.NDArray[np.float32] | None = None  # rows of _open(), remade after a write
+        self._generation = 0
+        self._replacement: Callable[[], object | None] = lambda: None  # a weak reference: one that is lost is over
 
     def statistics(self) -> Statistics:  # noqa: D102  # the seam says what each method does
         records = self._open()
-        return Statistics(len(records), 0, self._dimension, "cosine", self._fields, self._embedder)
+        return Statistics(
+            len(records),
+            0,
+            self._dimension,
+            "cosine",
+            self._fields,
+            self._embedder,
+            generation=self._generation,
+        )
 
     def create(self, dimension: int, embedder: EmbedderIdentity) -> None:  # noqa: D102
-        self._dimension, self._embedder = dimension, embedder
-
-    def upsert(self, records: Sequence[Record]) -> None:  # noqa: D102
         with self._lock:
-            self._open().update((record.id, record) for record in records)
+            self._open()
+            if self._dimension is None:
+                self._dimension, self._embedder = dimension, embedder
+
+    def upsert(self, records: Sequence[Record], *, within: Filter | None = None) -> None:  # noqa: D102
+        with self._lock:
+            stored = self._writable()
+            if within is not None:
+                outside([stored.get(record.id) for record in records], within)
+            stored.update((record.id, record) for record in records)
             self._matrix = None
 
     def candidates(self, queries: Sequence[CandidateQuery]) -> list[Candidates]:  # noqa: D102
@@ -85,23 +102,26 @@ class MemoryAdapter:
             self._matrix = np.stack(rows) if rows else np.empty((0, self._dimension or 0), np.float32)
         return self._matrix
 
-    def fetch(self, keys: Sequence[Key]) -> list[Record]:  # noqa: D102
-        records = self._open()
-        return [with_changes(records[cast(Id, key)], vector=None) for key in keys]
+    def fetch(self, keys: Sequence[Key]) -> list[Record | None]:  # noqa: D102
+        return self.get(cast(Sequence[Id], keys))
 
     def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:  # noqa: D102
         found = [self._open().get(id_) for id_ in ids]
-        return found if vectors else [record and with_changes(record, vector=None) for record in found]
+        return [record and _copied(record, vectors) for record in found]
 
-    def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:  # noqa: D102
+    def update_payload(self, ids: Sequence[Id], payload: Payload, *, within: Filter | None = None) -> None:  # noqa: D102
         with self._lock:
-            records = self._open()
-            for id_ in ids:
-                records[id_] = with_changes(records[id_], payload={**records[id_].payload, **payload})
+            records = self._writable()
+            present = [id_ for id_ in ids if id_ in records]
+            if within is not None:
+                outside([records[id_] for id_ in present], within)
+            for id_ in present:
+                merged = {**records[id_].payload, **copy.deepcopy(dict(payload))}
+                records[id_] = with_changes(records[id_], payload=merged)
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:  # noqa: D102
         with self._lock:
-            records = self._open()
+            records = self._writable()
             named = list(records) if ids is None else [id_ for id_ in dict.fromkeys(ids) if id_ in records]
             gone = [id_ for id_ in named if matches(where, records[id_].payload)]
             for id_ in gone:
@@ -118,19 +138,30 @@ class MemoryAdapter:
     ) -> tuple[list[Record], Key | None]:
         with self._lock:
             ids = list(self._open())
+            if after is not None and after not in self._open():
+                raise StorageError(f"the record {after!r}, where this page was to begin, was deleted; scan again")
             start = 0 if after is None else ids.index(cast(Id, after))
             page = self.get(ids[start : start + limit], vectors=vectors)
             rest = ids[start + limit : start + limit + 1]
             return cast(list[Record], page), rest[0] if rest else None
 
-    def replace(self, dimension: int, embedder: EmbedderIdentity) -> Replacement:  # noqa: D102
-        return _MemoryReplacement(self, dimension, embedder)
+    def replace(self, embedder: EmbedderIdentity) -> Replacement:  # noqa: D102
+        with self._lock:
+            self._writable()
+            replacement = _MemoryReplacement(self, embedder)
+            self._replacement = weakref.ref(replacement)
+            return replacement
 
-    def take(self, other: MemoryAdapter) -> None:
+    def take(self, other: MemoryAdapter, embedder: EmbedderIdentity) -> None:
         """Make the other's content this one's."""
         with self._lock:
-            self._records, self._dimension, self._embedder = other._open(), other._dimension, other._embedder
+            self._records, self._dimension, self._embedder = other._open(), other._dimension, embedder
             self._matrix = None
+            self._generation += 1
+
+    def end_replacement(self) -> None:
+        """Allow writes again."""
+        self._replacement = lambda: None
 
     def optimize(self, *, wait: bool) -> None:  # noqa: ARG002, D102
         self._open()
@@ -143,6 +174,11 @@ class MemoryAdapter:
     def close(self) -> None:  # noqa: D102
         self._records = None
 
+    def _writable(self) -> dict[Id, Record]:
+        if self._replacement() is not None:
+            raise StorageError("the collection is being re-embedded; write when that has ended")
+        return self._open()
+
     def _open(self) -> dict[Id, Record]:
         if self._records is None:
             raise StoreClosedError("the store is closed; open it again")
@@ -150,18 +186,25 @@ class MemoryAdapter:
 
 
 class _MemoryReplacement:
-    def __init__(self, target: MemoryAdapter, dimension: int, embedder: EmbedderIdentity) -> None:
-        self._target, self._new = target, MemoryAdapter({})
-        self._new.create(dimension, embedder)
+    def __init__(self, target: MemoryAdapter, embedder: EmbedderIdentity) -> None:
+        self._target, self._embedder, self._new = target, embedder, MemoryAdapter({})
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[Record], dimension: int) -> None:
+        self._new.create(dimension, self._embedder)
         self._new.upsert(records)
 
     def commit(self) -> None:
-        self._target.take(self._new)
+        self._target.take(self._new, self._embedder)
+        self._target.end_replacement()
 
     def abandon(self) -> None:
-        pass
+        self._target.end_replacement()
+
+
+def _copied(record: Record, vectors: bool) -> Record:
+    """What leaves is the caller's own: changing it changes nothing here."""
+    payload = copy.deepcopy(dict(record.payload))
+    return with_changes(record, payload=payload, vector=record.vector if vectors else None)
 
 
 def open_store(location: Location, *, indexed: Mapping[str, str]) -> Adapter:

@@ -6,14 +6,16 @@ scores and vectors first, text and payload of the winners second.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from sift_store.adapter import Statistics
 from sift_store.errors import InvalidInputError
 from sift_store.filters import Filter, Native, fields
-from sift_store.selection import Objective
+from sift_store.selection import MAX_PICKS, Objective
 
 __all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "Method", "Plan", "Request", "make_plan"]
 
@@ -47,9 +49,10 @@ class Request:
     where: Filter | None = None
 
     def __post_init__(self) -> None:
-        _whole("k", self.k)
-        _whole("candidates", self.candidates)
-        _whole("max_tokens", self.max_tokens)
+        for name in ("k", "candidates", "max_tokens"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
+        if self.min_score is not None and not _is_finite(self.min_score):
+            raise InvalidInputError(f"min_score: {self.min_score!r} given, a finite number wanted")
         _one_of("method", self.method, get_args(Method))
         _one_of("objective", self.objective, get_args(Objective))
         _one_of("order", self.order, get_args(Order))
@@ -142,12 +145,12 @@ def _index(candidates: int, statistics: Statistics) -> tuple[bool, int | None, s
     count, indexed = statistics.count, statistics.indexed
     if not indexed:
         building = "; one is being built" if statistics.building else ""
-        return False, None, f"none, every one of {count:,} vectors is compared{building}"
+        return False, None, f"none, every vector is compared{building}"
     if candidates >= _EXACT_SHARE * count:
-        return True, None, f"not used, {candidates} candidates are a large share of {count:,} vectors"
+        return True, None, f"not used, {candidates} candidates are a large share of all vectors"
     ef = max(candidates, _MIN_EF)
-    rest = f", {count - indexed:,} newer ones are compared one by one" if count > indexed else ""
-    return False, ef, f"HNSW over {indexed:,} vectors, ef {ef}{rest}"
+    rest = ", those newer than the index are compared one by one" if count > indexed else ""
+    return False, ef, f"HNSW, ef {ef}{rest}"
 
 
 def _unindexed(where: Filter, statistics: Statistics) -> str:
@@ -157,9 +160,16 @@ def _unindexed(where: Filter, statistics: Statistics) -> str:
     return f"; no payload index on {', '.join(missing)} (declare with indexed=)" if missing else ", all fields indexed"
 
 
-def _whole(name: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InvalidInputError(f"{name}: {value!r} given, a whole number >= 1 wanted")
+def _whole(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= MAX_PICKS:
+        raise InvalidInputError(f"{name}: {value!r} given, a whole number from 1 to {MAX_PICKS:,} wanted")
+    return int(value)
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, TypeAlias
@@ -15,14 +15,29 @@ import numpy as np
 import numpy.typing as npt
 
 from sift_store.errors import InvalidInputError
+from sift_store.filters import lookup, parse_datetime, storable
 
-__all__ = ["Id", "Payload", "Record", "check_id", "check_ids", "check_payload", "check_texts", "content_id"]
+__all__ = [
+    "Id",
+    "Payload",
+    "Record",
+    "canonical",
+    "check_id",
+    "check_ids",
+    "check_indexable",
+    "check_payload",
+    "check_texts",
+    "content_id",
+    "listed",
+]
 
 Id: TypeAlias = str | int | UUID
 Payload: TypeAlias = Mapping[str, Any]
 
 # What both a signed 64-bit engine column and JSON can hold.
 _MAX_INT = 2**63 - 1
+# Engines recurse when they read a payload back; one gave up at 126.
+_MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +52,7 @@ class Record:
 
 def content_id(text: str, payload: Payload) -> str:
     """The id of a passage that was given none: a hash of text and payload, so that adding twice changes nothing."""
-    content = json.dumps([text, payload], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode()).hexdigest()[:32]
+    return hashlib.sha256(canonical([text, payload]).encode()).hexdigest()[:32]
 
 
 def check_id(value: object) -> Id:
@@ -49,7 +63,7 @@ def check_id(value: object) -> Id:
     """
     if isinstance(value, np.integer):
         value = int(value)
-    if isinstance(value, UUID) or (isinstance(value, str) and value and _is_utf8(value)):
+    if isinstance(value, UUID) or (isinstance(value, str) and value and storable(value)):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and -_MAX_INT <= value <= _MAX_INT:
         return value
@@ -60,9 +74,24 @@ def check_ids(ids: object) -> list[Id]:
     """A list of ids; one id alone counts as a list of one."""
     if isinstance(ids, str | int | UUID):
         return [check_id(ids)]
-    if not isinstance(ids, Sequence | np.ndarray | set | frozenset):
-        raise InvalidInputError(f"ids: {type(ids).__name__} given, a list of ids wanted")
-    return [check_id(value) for value in ids]
+    return [check_id(value) for value in listed(ids, "ids")]
+
+
+def listed(values: object, name: str) -> list[Any]:
+    """Any ordered iterable as a list.
+
+    Raises:
+        InvalidInputError: text, a mapping, a set, or nothing that can be gone through.
+    """
+    ordered = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | set | frozenset)
+    if not ordered:
+        raise InvalidInputError(f"{name}: {type(values).__name__} given, a list wanted")
+    return list(values)  # type: ignore[call-overload, no-any-return]  # iterable by the lines above
+
+
+def canonical(value: object) -> str:
+    """JSON text that is equal for equal payloads only: 1, 1.0 and true differ."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
 def check_texts(texts: object) -> list[str]:
@@ -71,17 +100,16 @@ def check_texts(texts: object) -> list[str]:
     Raises:
         InvalidInputError: one string instead of a list, or a text that is empty or cannot be stored as UTF-8.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise InvalidInputError(f"texts: {type(texts).__name__} given, a list of strings wanted")
-    for row, text in enumerate(texts):
+    given = listed(texts, "texts")
+    for row, text in enumerate(given):
         if not isinstance(text, str) or not text.strip():
             raise InvalidInputError(f"texts[{row}]: {text!r} given, a string that is not empty wanted")
-        if not _is_utf8(text):
+        if not storable(text):
             raise InvalidInputError(f"texts[{row}]: holds a lone surrogate; decode the source with errors='replace'")
-    return list(texts)
+    return given
 
 
-def check_payload(payload: object, where: str) -> dict[str, Any]:
+def check_payload(payload: object, where: str, depth: int = 0) -> dict[str, Any]:
     """A payload as JSON holds it: tuples become lists, dates and datetimes ISO text.
 
     Raises:
@@ -91,22 +119,28 @@ def check_payload(payload: object, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(payload, Mapping):
         raise InvalidInputError(f"{where}: {type(payload).__name__} given, a mapping wanted")
-    return {_check_key(key, where): _check_value(value, f"{where}[{key!r}]") for key, value in payload.items()}
+    _check_depth(depth, where)
+    return {_check_key(key, where): _check_value(value, f"{where}[{key!r}]", depth) for key, value in payload.items()}
+
+
+def _check_depth(depth: int, where: str) -> None:
+    if depth > _MAX_DEPTH:
+        raise InvalidInputError(f"{where[:100]}…: nested more than {_MAX_DEPTH} deep; engines cannot read that back")
 
 
 def _check_key(key: object, where: str) -> str:
-    if not isinstance(key, str) or not key or not _is_utf8(key):
+    if not isinstance(key, str) or not key or not storable(key):
         raise InvalidInputError(f"{where}: key {key!r} given, text that is not empty wanted")
     return key
 
 
-def _check_value(value: Any, where: str) -> Any:
+def _check_value(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        if _is_utf8(value):
+        if storable(value):
             return value
     elif isinstance(value, int):
         if abs(value) <= _MAX_INT:
@@ -119,18 +153,47 @@ def _check_value(value: Any, where: str) -> Any:
     elif isinstance(value, UUID):
         return str(value)
     elif isinstance(value, Mapping):
-        return check_payload(value, where)
+        return check_payload(value, where, depth + 1)
     elif isinstance(value, list | tuple):
-        return [_check_value(item, f"{where}[{place}]") for place, item in enumerate(value)]
+        if depth > _MAX_DEPTH:
+            raise InvalidInputError(
+                f"{where[:100]}…: nested more than {_MAX_DEPTH} deep; engines cannot read that back"
+            )
+        return [_check_value(item, f"{where}[{place}]", depth + 1) for place, item in enumerate(value)]
     raise InvalidInputError(
         f"{where}: {value!r} given; text, a finite number within ±2⁶³, a boolean, None, a date, "
         "or lists and mappings of these wanted"
     )
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_indexable(payload: Payload, fields: Mapping[str, str], where: str) -> None:
+    """Refuse values that the payload index of their field cannot hold: they would never be found.
+
+    Args:
+        payload: a checked payload. fields: payload indexes, key -> type. where: for the message.
+
+    Raises:
+        InvalidInputError: e.g. 1.5 under an "integer" index. Missing keys and null are fine, lists are checked item
+            by item.
+    """
+    for key, kind in fields.items():
+        held = lookup(payload, key)
+        for item in held if isinstance(held, list) else [held]:
+            if item is not None and kind in _FITS and not _FITS[kind](item):
+                raise InvalidInputError(
+                    f"{where}[{key!r}]: {item!r} does not fit the field's index of type {kind!r}; give such a value, "
+                    "or open the store with another type in indexed="
+                )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "bool": lambda value: isinstance(value, bool),
+    "datetime": lambda value: parse_datetime(value) is not None,
+    "float": _is_number,
+    "integer": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "keyword": lambda value: isinstance(value, str),
+}

@@ -18,30 +18,52 @@ import numpy.typing as npt
 from sift_store.adapter import Adapter, CandidateQuery, Candidates, Key, Statistics
 from sift_store.copies import near_equal_rows, same_text_groups
 from sift_store.embedding import Embedding, estimated_tokens
-from sift_store.errors import EmbedderError, InvalidInputError
-from sift_store.filters import Filter, conjunction
+from sift_store.errors import EmbedderError, InvalidInputError, StorageError
+from sift_store.filters import Filter, conjunction, matches
 from sift_store.kernels import unit_rows
 from sift_store.mmr import mmr
 from sift_store.plan import Method, Plan, Request, make_plan
-from sift_store.records import Record
+from sift_store.records import Record, listed
 from sift_store.results import Hit, Hits, Suppressed
-from sift_store.selection import remaining_variance, select
+from sift_store.selection import query_shares, remaining_variance, select
 
-__all__ = ["Context", "Question", "Steps", "compare_steps", "search_steps"]
+__all__ = ["Context", "InUse", "Question", "Steps", "compare_steps", "search_steps"]
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 
+@dataclass(slots=True)
+class InUse:
+    """The embedder in use, shared by a store and its scopes, and the generation of content that it belongs to."""
+
+    embedding: Embedding | None
+    generation: int
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every operation of one store works with; `scope` is ANDed to every filter."""
+    """What every operation of one store works with; `scope` is ANDed to every filter, `stamps` are put on every add."""
 
     adapter: Adapter
-    embedding: Embedding | None
+    in_use: InUse
     scope: Filter | None
     stamps: dict[str, Any]
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """The embedder in use."""
+        return self.in_use.embedding
+
+    def check_generation(self, statistics: Statistics, generation: int) -> None:
+        """Vectors made for one generation of content mean nothing in the next.
+
+        Raises:
+            StorageError: the collection was re-embedded meanwhile.
+        """
+        if statistics.generation != generation:
+            raise StorageError("the collection was re-embedded meanwhile; nothing was done, ask again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +78,15 @@ class Question:
     def __post_init__(self) -> None:
         if sum(given is not None for given in (self.text, self.texts, self.vector)) != 1:
             raise InvalidInputError("exactly one of query, queries and vector wanted")
+        if self.texts is not None:
+            object.__setattr__(self, "texts", listed(self.texts, "queries"))
+            if not self.texts:
+                raise InvalidInputError("queries: an empty list given, one or more texts wanted")
         for text in [self.text] if self.texts is None else self.texts:
             if text is not None and (not isinstance(text, str) or not text.strip()):
                 raise InvalidInputError(f"query {text!r}: text that is not empty wanted")
-        if self.texts is not None and (isinstance(self.texts, str) or not len(self.texts)):
-            raise InvalidInputError(f"queries: {self.texts!r} given, a list of one or more texts wanted")
+        if self.weights is not None and self.texts is not None:
+            query_shares(self.weights, len(self.texts))
 
 
 @dataclass(slots=True)
@@ -84,9 +110,13 @@ class _Pool:
     targets: Vectors
     weights: npt.ArrayLike | None
     moved: int
-    records: dict[int, Record] = field(default_factory=dict)
+    records: dict[int, Record | None] = field(default_factory=dict)
     copies: dict[int, list[int]] = field(default_factory=dict)  # row -> later rows with the same text
-    rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # those that may be chosen
+
+    def text(self, row: int) -> str:
+        """The text of a fetched row; of one that was deleted meanwhile, something that is no copy of anything."""
+        record = self.records[row]
+        return f"\0{row}" if record is None else record.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +155,7 @@ def compare_steps(
     for method in methods:
         asked = replace(request, method=method)
         choice = yield from _choose(context, pool, asked, method)
-        if choice.rows and pool.vectors is not None and method != "sift":
+        if choice.rows and pool.vectors is not None:  # SIFT too: on a pool of its own its trace would not compare
             trace = remaining_variance(pool.vectors, pool.targets, choice.rows, weights=pool.weights)
             choice = replace(choice, variance=trace.tolist())
         clock.lap("select")
@@ -143,6 +173,7 @@ def _pools(
 ) -> Steps[tuple[list[_Pool], Plan, Statistics]]:
     request = replace(request, where=conjunction(context.scope, request.where))
     statistics: Statistics = yield context.adapter.statistics
+    generation = context.in_use.generation
     targets = []
     for question in questions:
         targets.append((yield from _embed(context, question, statistics.dimension)))
@@ -159,6 +190,7 @@ def _pools(
         )
     else:
         found = yield partial(context.adapter.candidates, queries)
+        context.check_generation((yield context.adapter.statistics), generation)
     answers = iter(found)
     pools = [
         _merge([next(answers) for _ in rows], rows, question.weights)
@@ -215,11 +247,11 @@ def _choose(context: Context, pool: _Pool, request: Request, method: Method) -> 
     open_ = yield from _without_copies(context, pool, open_)
     if request.objective == "query":
         open_ = open_[(pool.vectors[open_] @ pool.targets.T > 0).any(axis=1)]
-    pool.rows = open_
     costs = None
     if request.max_tokens is not None:
         yield from _fetch(context, [(pool, open_.tolist())])
-        texts = [pool.records[row].text for row in open_.tolist()]
+        open_ = open_[[pool.records[row] is not None for row in open_.tolist()]]
+        texts = [pool.text(row) for row in open_.tolist()]
         count = estimated_tokens if context.embedding is None else context.embedding.tokens
         costs = yield partial(count, texts)
     sifted: _Choice = yield partial(_by_sift, pool, open_, request, costs)
@@ -228,7 +260,7 @@ def _choose(context: Context, pool: _Pool, request: Request, method: Method) -> 
 
 def _by_mmr(pool: _Pool, open_: npt.NDArray[np.int64], request: Request) -> _Choice:
     vectors = cast(Vectors, pool.vectors)[open_]
-    relevance = (vectors @ pool.targets.T).mean(axis=1).astype(np.float64)
+    relevance = (vectors @ pool.targets.T).astype(np.float64) @ query_shares(pool.weights, len(pool.targets))
     picks = mmr(vectors, relevance, request.limit or len(open_)) if len(open_) else open_
     return _Choice(open_[picks].tolist(), None, (), "k")
 
@@ -257,7 +289,7 @@ def _without_copies(context: Context, pool: _Pool, open_: npt.NDArray[np.int64])
     if not suspects:
         return open_
     yield from _fetch(context, [(pool, [row for group in suspects for row in group])])
-    pool.copies = same_text_groups(suspects, lambda row: pool.records[row].text)
+    pool.copies = same_text_groups(suspects, pool.text)
     dropped = {row for rows in pool.copies.values() for row in rows}
     return open_[[row not in dropped for row in open_.tolist()]]
 
@@ -286,8 +318,11 @@ def _fetch(context: Context, wanted: Sequence[tuple[_Pool, Sequence[int]]]) -> S
     missing = [(pool, row) for pool, rows in wanted for row in rows if row not in pool.records]
     if missing:
         keys = list(dict.fromkeys(pool.keys[row] for pool, row in missing))
-        records: list[Record] = yield partial(context.adapter.fetch, keys)
-        by_key = dict(zip(keys, records, strict=True))
+        records: list[Record | None] = yield partial(context.adapter.fetch, keys)
+        by_key = {
+            key: record if record is not None and matches(context.scope, record.payload) else None
+            for key, record in zip(keys, records, strict=True)
+        }
         for pool, row in missing:
             pool.records[row] = by_key[pool.keys[row]]
 
@@ -299,7 +334,7 @@ def _hits(
     items = [
         Hit(record.id, record.text, record.payload, float(pool.scores[row]), gain, place + 1, row + 1)
         for place, (row, gain) in enumerate(zip(choice.rows, gains, strict=True))
-        for record in [pool.records[row]]
+        if (record := pool.records[row]) is not None
     ]
     if request.order == "score":
         items.sort(key=lambda hit: -hit.score)
@@ -325,21 +360,25 @@ def _suppressed(pool: _Pool, choice: _Choice) -> list[Suppressed]:
         left_out += [(row, choice.rows[pick], "redundant") for row, pick in zip(redundant, nearest, strict=True)]
     return [
         Suppressed(
-            id=pool.records[row].id,
-            text=pool.records[row].text,
+            id=left.id,
+            text=left.text,
             score=float(pool.scores[row]),
             rank=row + 1,
-            by=pool.records[pick].id,
+            by=stands.id,
             similarity=float(pool.vectors[row] @ pool.vectors[pick]),
             reason=reason,  # type: ignore[arg-type]  # one of the two literals above
         )
         for row, pick, reason in sorted(left_out)
+        if (left := pool.records[row]) is not None and (stands := pool.records[pick]) is not None
     ]
 
 
 def _shortfall(pool: _Pool, choice: _Choice, request: Request, plan: Plan, statistics: Statistics) -> str:
     if not statistics.count:
         return "the collection is empty"
+    gone = sum(pool.records[row] is None for row in set(choice.rows))
+    if gone:
+        return f"{gone} of the chosen were deleted while the search ran"
     if len(choice.rows) >= (plan.k or 1):
         return ""
     if choice.stopped == "budget":

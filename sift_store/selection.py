@@ -23,12 +23,14 @@ from sift_store.errors import InvalidInputError
 from sift_store.kernels import Kernel, unit_rows
 from sift_store.posterior import Posterior, pool_posterior, query_posterior
 
-__all__ = ["Objective", "Selection", "remaining_variance", "select", "select_batch"]
+__all__ = ["MAX_PICKS", "Objective", "Selection", "query_shares", "remaining_variance", "select", "select_batch"]
 
 Objective = Literal["pool", "query"]
 Stopped = Literal["k", "alpha", "variance", "budget", "exhausted"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 
+# More picks than this are a mistake.
+MAX_PICKS = 100_000
 # Gains (shares of the prior) and scores closer than this are the same number, differently rounded.
 _ROUNDING = {4: 1e-7, 8: 1e-13}
 
@@ -115,7 +117,7 @@ def select(
     pool = unit_rows(candidates, "candidates")
     targets = unit_rows(query, "query", pool.shape[1]).astype(pool.dtype, copy=False)
     linear = _is_linear(objective, kernel)
-    share = _shares(weights, len(targets))
+    share = query_shares(weights, len(targets))
     stop = _stopping(k, len(pool), replace, alpha, target_variance, costs, budget)
     _check_positive(lambda_=lambda_, bandwidth=bandwidth, effective_items=effective_items)
 
@@ -190,12 +192,16 @@ def remaining_variance(
     """
     pool = unit_rows(candidates, "candidates")
     targets = unit_rows(query, "query", pool.shape[1]).astype(pool.dtype, copy=False)
-    share = _shares(weights, len(targets))
+    share = query_shares(weights, len(targets))
     scores = (targets @ pool.T).astype(np.float64)
-    posterior = pool_posterior(pool, scores, share, False, None, effective_items * len(picks), len(picks))
+    rows = np.asarray(picks)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= len(pool):
+        raise InvalidInputError(f"picks: {picks!r} given, one or more rows from 0 to {len(pool) - 1} wanted")
+    _check_positive(lambda_=lambda_, effective_items=effective_items)
+    posterior = pool_posterior(pool, scores, share, False, None, effective_items * len(rows), len(rows))
     left = []
-    for pick in picks:
-        posterior.condition_on(int(pick), lambda_)
+    for pick in rows.tolist():
+        posterior.condition_on(pick, lambda_)
         left.append(posterior.target_variance)
     return np.array(left)
 
@@ -239,7 +245,10 @@ def _greedy(
         if taken.all():
             return picks, gains, left, "exhausted" if stop.costs is None else "budget"
         gain = posterior.covariance / (posterior.variance + noise)
-        pick = _best(gain if stop.costs is None else gain / stop.costs, taken, rank, rounding)
+        if stop.costs is None:
+            pick = _best(gain, rounding, taken, rank)
+        else:
+            pick = _best(gain / stop.costs, rounding / stop.costs, taken, rank)
         before = posterior.target_variance
         posterior.condition_on(pick, noise)
         picks.append(pick)
@@ -253,7 +262,7 @@ def _greedy(
     return picks, gains, left, "k"
 
 
-def _best(gain: Float64, taken: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64], rounding: float) -> int:
+def _best(gain: Float64, rounding: float | Float64, taken: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64]) -> int:
     """The greatest gain; among gains that differ by rounding alone, the best-ranked."""
     np.putmask(gain, taken, -1.0)  # below any gain
     best = int(gain.argmax())
@@ -284,8 +293,12 @@ def _is_linear(objective: str, kernel: str | None) -> bool:
 
 def _check_positive(**values: object) -> None:
     for name, value in values.items():
-        if value is not None and not (isinstance(value, int | float) and 0 < value < float("inf")):
+        if value is not None and not (_is_number(value) and 0 < value < float("inf")):  # type: ignore[operator]
             raise InvalidInputError(f"{name.rstrip('_')}: {value!r} given, a finite number > 0 wanted")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _numbers(values: npt.ArrayLike, name: str) -> Float64:
@@ -298,7 +311,12 @@ def _numbers(values: npt.ArrayLike, name: str) -> Float64:
     return array
 
 
-def _shares(weights: npt.ArrayLike | None, queries: int) -> Float64:
+def query_shares(weights: npt.ArrayLike | None, queries: int) -> Float64:
+    """Weights of several queries, scaled to sum to 1; equal if None.
+
+    Raises:
+        InvalidInputError: not one number >= 0 a query, or all 0.
+    """
     if weights is None:
         return np.full(queries, 1 / queries)
     array = _numbers(weights, "weights")
@@ -323,14 +341,14 @@ def _stopping(
     costs: npt.ArrayLike | None,
     budget: float | None,
 ) -> _Stopping:
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1):
-        raise InvalidInputError(f"k: {k!r} given, a whole number >= 1 wanted")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_PICKS):
+        raise InvalidInputError(f"k: {k!r} given, a whole number from 1 to {MAX_PICKS:,} wanted")
     if (costs is None) != (budget is None):
         raise InvalidInputError("costs and budget go together: give both or neither")
     if k is None and budget is None:
         raise InvalidInputError("k: None given without a budget; a whole number >= 1, or costs and budget, wanted")
     _check_positive(alpha=alpha, budget=budget)
-    if target_variance is not None and not 0 <= target_variance <= 1:
+    if target_variance is not None and not (_is_number(target_variance) and 0 <= target_variance <= 1):
         raise InvalidInputError(f"target_variance: {target_variance!r} given, a fraction in [0, 1] wanted")
     most = k if replace and k is not None else min(k or size, size)
     if costs is None or budget is None:
@@ -341,6 +359,6 @@ def _stopping(
             f"costs: shape {array.shape}, least {array.min(initial=np.inf)} given, ({size},) > 0 wanted"
         )
     if replace and k is None:
-        most = max(int(budget // array.min()), 1)
+        most = min(max(int(budget // array.min()), 1), MAX_PICKS)
     expected = min(most, max(budget / float(np.median(array)), 1.0))
     return _Stopping(most, expected, alpha, target_variance, array, budget)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from sift_store.adapter import INDEX_TYPES
 from sift_store.embedding import EmbedderLike, Embedding, as_embedding, stored_embedding
 from sift_store.errors import EmbedderError, FilterError, InvalidInputError
 from sift_store.filters import And, Equals, conjunction, parse
+from sift_store.kernels import unit_rows
 from sift_store.location import parse_location
 from sift_store.plan import Method, Request
-from sift_store.records import check_payload
+from sift_store.records import canonical, check_payload, listed
 from sift_store.registry import open_adapter
-from sift_store.searching import Context, Question
+from sift_store.searching import Context, InUse, Question
 from sift_store.writing import check_embedder
 
 __all__ = ["COMPARED", "Shell", "embedding_for", "open_context"]
@@ -56,12 +57,15 @@ class Shell:
     def _ask_many(
         self, queries: Sequence[str] | None, vectors: npt.ArrayLike | None, options: dict[str, Any]
     ) -> tuple[list[Question], Request]:
-        if (queries is None) == (vectors is None) or isinstance(queries, str):
+        if (queries is None) == (vectors is None):
             raise InvalidInputError("search_batch: either a list of texts or vectors, one row a query, wanted")
+        unknown = set(options) - {field.name for field in dataclasses.fields(Request)}
+        if unknown:
+            raise InvalidInputError(f"search_batch: {', '.join(sorted(unknown))} cannot be given for many questions")
         if queries is not None:
-            questions = [Question(text=text) for text in queries]
+            questions = [Question(text=text) for text in listed(queries, "queries")]
         else:
-            questions = [Question(vector=row) for row in np.asarray(vectors)]
+            questions = [Question(vector=row) for row in unit_rows(listed(vectors, "vectors"), "vectors")]
         return self._ask(questions, **{"k": None, "where": None, **options})
 
     def _scoped_context(self, equalities: Mapping[str, Any]) -> Context:
@@ -73,11 +77,11 @@ class Shell:
                 f"scope {equalities!r}: one or more top-level equalities such as {{'tenant': 'a'}} wanted"
             )
         inherited = self._context.stamps
-        clash = [key for key in stamps if key in inherited and inherited[key] != stamps[key]]
+        clash = [key for key in stamps if key in inherited and canonical(inherited[key]) != canonical(stamps[key])]
         if clash:
             raise FilterError(f"scope: {clash[0]!r} is fixed already and cannot be widened or changed")
         scope = conjunction(self._context.scope, condition)
-        return Context(self._context.adapter, self._context.embedding, scope, {**inherited, **stamps})
+        return Context(self._context.adapter, self._context.in_use, scope, {**inherited, **stamps})
 
 
 def open_context(
@@ -85,6 +89,8 @@ def open_context(
 ) -> tuple[Context, str]:
     """Open an adapter, check the embedder against what the store remembers; the context, and a name for people."""
     where = parse_location(location)
+    if indexed is not None and not isinstance(indexed, Mapping):
+        raise InvalidInputError(f"indexed: {type(indexed).__name__} given, a mapping of key to type wanted")
     fields = dict(indexed or {})
     for key, kind in fields.items():
         if kind not in INDEX_TYPES:
@@ -100,7 +106,8 @@ def open_context(
     if embedding is None and statistics.embedder is not None:
         embedding = stored_embedding(statistics.embedder)
     name = where.address if where.scheme == "path" else f"{where.scheme}://…"
-    return Context(adapter, embedding, None, {}), f"{name}?collection={where.collection}"
+    in_use = InUse(embedding, statistics.generation)
+    return Context(adapter, in_use, None, {}), f"{name}?collection={where.collection}"
 
 
 def embedding_for(embedder: EmbedderLike) -> Embedding:

@@ -16,7 +16,7 @@ from sift_store.plan import Method, Order
 from sift_store.records import Id, Payload, Record
 from sift_store.registry import store_module
 from sift_store.results import Explanation, Hits
-from sift_store.searching import Context, Question, Steps, compare_steps, search_steps
+from sift_store.searching import Question, Steps, compare_steps, search_steps
 from sift_store.selection import Objective
 from sift_store.shell import COMPARED, Shell, embedding_for, open_context
 from sift_store.writing import (
@@ -204,10 +204,7 @@ class SiftStore(Shell):
 
     def reembed(self, embedder: EmbedderLike, *, progress: Progress | None = None) -> int:
         """Embed every text with another embedder; the new vectors take the old ones' place at once, or not at all."""
-        embedding = embedding_for(embedder)
-        done = self._run(reembed_steps(self._context, embedding, progress))
-        self._context = Context(self._context.adapter, embedding, None, {})
-        return done
+        return self._run(reembed_steps(self._context, embedding_for(embedder), progress))
 
     def optimize(self, *, wait: bool = True) -> None:
         """Build the index now, beside the live data; searching and writing go on meanwhile.

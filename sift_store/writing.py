@@ -9,12 +9,24 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.adapter import EmbedderIdentity, Finding, Progress, Replacement, Statistics
+from sift_store.adapter import EmbedderIdentity, Finding, Progress, Replacement, Statistics, outside
 from sift_store.embedding import Embedding
 from sift_store.errors import EmbedderError, InvalidInputError, NotFoundError, PartialWriteError, SiftStoreError
-from sift_store.filters import conjunction, matches, parse
+from sift_store.filters import And, conjunction, matches, parse
 from sift_store.kernels import unit_rows
-from sift_store.records import Id, Payload, Record, check_id, check_ids, check_payload, check_texts, content_id
+from sift_store.records import (
+    Id,
+    Payload,
+    Record,
+    canonical,
+    check_id,
+    check_ids,
+    check_indexable,
+    check_payload,
+    check_texts,
+    content_id,
+    listed,
+)
 from sift_store.searching import Context, Steps
 
 __all__ = [
@@ -39,15 +51,15 @@ _PROBE_DISTANCE = 0.02
 
 def add_steps(
     context: Context,
-    texts: Sequence[str],
-    ids: Sequence[Id] | None,
-    payloads: Sequence[Payload | None] | None,
+    texts: Iterable[str],
+    ids: Iterable[Id] | None,
+    payloads: Iterable[Payload | None] | None,
     vectors: npt.ArrayLike | None,
     progress: Progress | None,
 ) -> Steps[list[Id]]:
     """Check everything, then embed and write chunk by chunk; passages that are stored already are passed over."""
-    records = _records(context, texts, ids, payloads)
     statistics: Statistics = yield context.adapter.statistics
+    records = _records(context, texts, ids, payloads, statistics)
     rows = None if vectors is None else _given_rows(vectors, len(records), statistics.dimension)
     if rows is None and context.embedding is None:
         raise EmbedderError(
@@ -57,8 +69,9 @@ def add_steps(
     written: list[Id] = []
     for start in range(0, len(unique), _CHUNK):
         places = unique[start : start + _CHUNK]
+        report = None if progress is None else _shifted(progress, start, len(unique))
         try:
-            yield from _add_chunk(context, records, places, rows, len(unique), start, progress)
+            yield from _add_chunk(context, records, places, rows, report)
         except SiftStoreError as exc:
             written.extend(exc.written if isinstance(exc, PartialWriteError) else ())  # type: ignore[arg-type]  # ids
             if not written:
@@ -69,8 +82,8 @@ def add_steps(
                 written,
             ) from exc
         written.extend(records[place].id for place in places)
-        if progress:
-            progress(start + len(places), len(unique))
+        if report:
+            report(len(places), len(places))
     return [record.id for record in records]
 
 
@@ -79,50 +92,59 @@ def _add_chunk(
     records: Sequence[Record],
     places: Sequence[int],
     rows: npt.NDArray[np.float32] | None,
-    total: int,
-    start: int,
     progress: Progress | None,
 ) -> Steps[None]:
-    adapter, embedding = context.adapter, context.embedding
-    statistics: Statistics = yield adapter.statistics
+    adapter, embedding, generation = context.adapter, context.embedding, context.in_use.generation
     stored: list[Record | None] = [None] * len(places)
-    if statistics.dimension is not None:
+    if (yield from _has_content(context)):
         stored = yield partial(adapter.get, [records[place].id for place in places])
-    for place, old in zip(places, stored, strict=True):
-        if old is not None and not matches(context.scope, old.payload):
-            raise InvalidInputError(f"id {records[place].id!r} is taken outside this store's scope; choose another")
+        if context.scope is not None:  # early, before anything is embedded; upsert makes sure
+            outside(stored, context.scope)
     if rows is None:
         places = [p for p, old in zip(places, stored, strict=True) if old is None or _differs(old, records[p])]
         if not places:
             return
-        report = None if progress is None else lambda done, _: progress(start + done, total)
         texts = [records[place].text for place in places]
-        made: npt.NDArray[np.float32] = yield partial(cast(Embedding, embedding).documents, texts, report)
-        if statistics.dimension not in (None, made.shape[1]):
-            raise EmbedderError(f"the embedder gives dimension {made.shape[1]}, the store has {statistics.dimension}")
+        made: npt.NDArray[np.float32] = yield partial(cast(Embedding, embedding).documents, texts, progress)
     else:
         made = rows[places]
-    if statistics.dimension is None:
-        yield partial(adapter.create, made.shape[1], embedding.identity if embedding else EmbedderIdentity())
+    identity = embedding.identity if embedding else EmbedderIdentity()
+    if not (yield from _has_content(context)):
+        yield partial(adapter.create, made.shape[1], identity)
+    statistics: Statistics = yield adapter.statistics
+    context.check_generation(statistics, generation)
+    check_embedder(statistics, embedding)
+    if statistics.dimension != made.shape[1]:
+        raise EmbedderError(f"the vectors have dimension {made.shape[1]}, the store has {statistics.dimension}")
     batch = [
         Record(records[place].id, records[place].text, records[place].payload, vector)
         for place, vector in zip(places, made, strict=True)
     ]
-    yield partial(adapter.upsert, batch)
+    yield partial(adapter.upsert, batch, within=context.scope)
+
+
+def _shifted(progress: Progress, start: int, total: int) -> Progress:
+    return lambda done, _: progress(start + done, total)
 
 
 def _records(
-    context: Context, texts: Sequence[str], ids: Sequence[Id] | None, payloads: Sequence[Payload | None] | None
+    context: Context,
+    texts: Iterable[str],
+    ids: Iterable[Id] | None,
+    payloads: Iterable[Payload | None] | None,
+    statistics: Statistics,
 ) -> list[Record]:
-    texts = check_texts(texts)
-    bodies = [{}] * len(texts) if payloads is None else list(payloads)
-    for name, given in (("ids", ids), ("payloads", payloads)):
-        if given is not None and (isinstance(given, str) or len(given) != len(texts)):
-            raise InvalidInputError(f"{name}: one for each of {len(texts)} texts wanted")
+    checked = check_texts(texts)
+    names = None if ids is None else listed(ids, "ids")
+    bodies = [None] * len(checked) if payloads is None else listed(payloads, "payloads")
+    for name, given in (("ids", names), ("payloads", bodies)):
+        if given is not None and len(given) != len(checked):
+            raise InvalidInputError(f"{name}: {len(given)} given, one for each of {len(checked)} texts wanted")
     records = []
-    for row, (text, body) in enumerate(zip(texts, bodies, strict=True)):
+    for row, (text, body) in enumerate(zip(checked, bodies, strict=True)):
         payload = check_payload(body, f"payloads[{row}]") | context.stamps
-        records.append(Record(content_id(text, payload) if ids is None else check_id(ids[row]), text, payload))
+        check_indexable(payload, statistics.fields, f"payloads[{row}]")
+        records.append(Record(content_id(text, payload) if names is None else check_id(names[row]), text, payload))
     return records
 
 
@@ -137,7 +159,7 @@ def _unique(records: Sequence[Record]) -> list[int]:
 
 
 def _differs(one: Record, other: Record) -> bool:
-    return one.text != other.text or one.payload != other.payload
+    return one.text != other.text or canonical(one.payload) != canonical(other.payload)
 
 
 def _given_rows(vectors: npt.ArrayLike, count: int, dimension: int | None) -> npt.NDArray[np.float32]:
@@ -162,7 +184,8 @@ def update_steps(context: Context, ids: Sequence[Id], payload: Payload) -> Steps
     """Merge keys into the payloads of records that must all exist."""
     wanted = check_ids(ids)
     checked = check_payload(payload, "payload")
-    fixed = [key for key in checked if key in context.stamps and checked[key] != context.stamps[key]]
+    stamps = context.stamps
+    fixed = [key for key in checked if key in stamps and canonical(checked[key]) != canonical(stamps[key])]
     if fixed:
         raise InvalidInputError(f"payload: {fixed[0]!r} is fixed by this store's scope and cannot be changed")
     found = yield from get_steps(context, wanted)
@@ -170,14 +193,19 @@ def update_steps(context: Context, ids: Sequence[Id], payload: Payload) -> Steps
     if missing:
         raise NotFoundError(f"{len(missing)} of {len(wanted)} ids are not in the store, the first is {missing[0]!r}")
     if wanted and checked:
-        yield partial(context.adapter.update_payload, wanted, checked)
+        statistics: Statistics = yield context.adapter.statistics
+        check_indexable(checked, statistics.fields, "payload")
+        yield partial(context.adapter.update_payload, wanted, checked, within=context.scope)
 
 
 def delete_steps(context: Context, ids: Sequence[Id] | None, where: Any) -> Steps[int]:
     """Delete by ids, by filter, or by both at once."""
     if ids is None and where is None:
         raise InvalidInputError("delete: ids or where wanted; to delete everything drop the collection")
-    condition = conjunction(context.scope, parse(where))
+    asked = parse(where)
+    if ids is None and asked == And(()):
+        raise InvalidInputError("delete: where={} matches everything; to delete everything drop the collection")
+    condition = conjunction(context.scope, asked)
     named = None if ids is None else check_ids(ids)
     if not (yield from _has_content(context)):
         return 0
@@ -201,32 +229,39 @@ def _has_content(context: Context) -> Steps[bool]:
 
 def reembed_steps(context: Context, embedding: Embedding, progress: Progress | None) -> Steps[int]:
     """Embed every text anew and take the old vectors' place at once. Returns how many passages there are."""
-    statistics: Statistics = yield context.adapter.statistics
     if context.scope is not None:
         raise InvalidInputError("reembed changes the whole collection; call it on the store, not on a scoped one")
-    replacement: Replacement | None = None
-    after, done = None, 0
+    statistics: Statistics = yield context.adapter.statistics
+    if statistics.dimension is None:
+        context.in_use.embedding = embedding
+        return 0
+    replacement: Replacement = yield partial(context.adapter.replace, embedding.identity)
     try:
-        while True:
-            page, after = yield partial(context.adapter.scan, after, _CHUNK)
-            if page:
-                vectors: npt.NDArray[np.float32] = yield partial(embedding.documents, [record.text for record in page])
-                if replacement is None:
-                    replacement = yield partial(context.adapter.replace, vectors.shape[1], embedding.identity)
-                batch = [Record(r.id, r.text, r.payload, v) for r, v in zip(page, vectors, strict=True)]
-                yield partial(cast(Replacement, replacement).write, batch)
-                done += len(page)
-                if progress:
-                    progress(done, statistics.count)
-            if after is None:
-                break
-        if replacement is not None:
-            yield replacement.commit
+        done = yield from _embed_anew(context, embedding, replacement, statistics.count, progress)
+        yield replacement.commit
     except BaseException:
-        if replacement is not None:
-            yield replacement.abandon
+        yield replacement.abandon
         raise
+    statistics = yield context.adapter.statistics
+    context.in_use.embedding, context.in_use.generation = embedding, statistics.generation
     return done
+
+
+def _embed_anew(
+    context: Context, embedding: Embedding, replacement: Replacement, total: int, progress: Progress | None
+) -> Steps[int]:
+    after, done = None, 0
+    while True:
+        page, after = yield partial(context.adapter.scan, after, _CHUNK)
+        texts = [record.text for record in page] or ["dimension"]  # an empty collection has a dimension, too
+        vectors: npt.NDArray[np.float32] = yield partial(embedding.documents, texts)
+        batch = [Record(r.id, r.text, r.payload, v) for r, v in zip(page, vectors, strict=False)]
+        yield partial(replacement.write, batch, vectors.shape[1])
+        done += len(page)
+        if progress:
+            progress(done, total)
+        if after is None:
+            return done
 
 
 def check_embedder(statistics: Statistics, embedding: Embedding | None) -> None:
@@ -252,12 +287,14 @@ def _describe(identity: EmbedderIdentity) -> str:
 
 
 def doctor_steps(context: Context) -> Steps[list[Finding]]:
-    """What is wrong, or will be, and the mend for each."""
+    """What is wrong, or will be, and the mend for each. A scoped store tells of its own passages only."""
     statistics: Statistics = yield context.adapter.statistics
     if statistics.dimension is None:
-        return [
-            Finding("note", "the collection is empty", "add texts: store.add([...]) or sift-store add STORE FOLDER")
-        ]
+        mend = "add texts: store.add([...]) or sift-store add STORE FOLDER"
+        return [Finding("note", "the collection is empty", mend)]
+    if context.scope is not None:
+        count = yield from count_steps(context, None)
+        return [Finding("ok", f"{count:,} passages in this scope", "for the rest call doctor on the store itself")]
     stored = statistics.embedder or EmbedderIdentity()
     findings = [
         Finding(

@@ -22,6 +22,7 @@ from sift_store.location import Location
 from sift_store_edge.adapter import EdgeAdapter
 from sift_store_edge.layout import Layout, collections_in
 from sift_store_edge.lock import hold
+from sift_store_edge.shard import engine_errors
 
 __all__ = ["drop_collection", "list_collections", "open_store"]
 
@@ -41,7 +42,6 @@ def drop_collection(location: Location) -> bool:
     layout = Layout.at(location)
     if not layout.folder.is_dir():
         return False
-    with hold(layout.lock_file):
-        dropped = layout.set_aside()
-    shutil.rmtree(dropped)
+    with hold(layout.lock_file), engine_errors(f"dropping {layout.folder}"):
+        shutil.rmtree(layout.set_aside())
     return True

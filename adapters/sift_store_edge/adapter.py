@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
 from typing import TypeVar, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from sift_store.adapter import (
     Key,
     Replacement,
     Statistics,
+    outside,
 )
 from sift_store.errors import PartialWriteError, StorageError, StoreClosedError
 from sift_store.filters import Filter
@@ -32,7 +35,7 @@ from sift_store_edge.points import METADATA, PointId, point_id, to_point, to_rec
 from sift_store_edge.shard import create_shard, declare_fields, engine_errors, load_shard
 from sift_store_edge.vectors import VectorCache
 
-__all__ = ["EdgeAdapter"]
+__all__ = ["EdgeAdapter", "Live"]
 
 T = TypeVar("T")
 
@@ -40,169 +43,192 @@ T = TypeVar("T")
 _WRITE_CHUNK = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The version that is served."""
+
+    version: Version
+    shard: q.EdgeShard
+    meta: Meta
+
+
 class EdgeAdapter:
-    """One open collection. Reads and writes may come from any thread; the engine does one thing at a time."""
+    """One open collection. Reads and writes may come from any thread; the engine does one thing at a time.
+
+    Two locks, always taken in this order: the write lock by all that changes data, the other by all that touches the
+    shard. An index build and a re-embedding take the write lock for short turns.
+    """
 
     capabilities = Capabilities(
-        engine=f"Qdrant Edge {version('qdrant-edge-py')}",
+        engine=f"Qdrant Edge {installed_version('qdrant-edge-py')}",
         persistent=True,
-        exclusive=True,
-        approximate=True,
         native_filter="qdrant_edge.Filter",
     )
 
     def __init__(self, layout: Layout, indexed: Mapping[str, str]) -> None:
-        self._layout = layout
+        self.layout = layout
         self._declared = dict(indexed)
-        self._lock = threading.RLock()  # the shard and what is kept of it
-        self._write_lock = threading.RLock()  # taken before the other by all that changes data
+        self._lock = threading.RLock()
+        self._write_lock = threading.RLock()
         self._held: Lock | None = None
-        self._shard: q.EdgeShard | None = None
-        self._version: Version | None = None
-        self._meta: Meta | None = None
-        self._cache: VectorCache | None = None
-        self._fields: dict[str, str] = {}
-        self._replacing = False
+        self._live: Live | None = None
+        self._cache = VectorCache(1)
+        self._fields: dict[str, str] = dict(indexed)
+        self._generation = 0
+        self._replacement: Callable[[], object | None] = lambda: None  # a weak reference: one that is lost is over
         self._closed = False
         self._builder = IndexBuilder(self)
-        if layout.folder.is_dir():
-            self._held = hold(layout.lock_file)
-            try:
-                self._open_current()
-            except BaseException:
-                self.close()
-                raise
+        try:
+            self._open_existing()
+        except BaseException:
+            self.close()
+            raise
 
-    def _open_current(self) -> None:
-        current = self._layout.current()
-        self._layout.remove_leftovers()
-        if current is not None:
-            self._serve(current, load_shard(current.shard), Meta.read(current.meta))
+    def _open_existing(self) -> None:
+        """Open what is there, if anything is; another process may have made it since we last looked."""
+        if self._live is None and not self._closed and self.layout.folder.is_dir():
+            if self._held is None:
+                self._held = hold(self.layout.lock_file)
+            with engine_errors(f"opening {self.layout.folder}"):
+                current = self.layout.current()
+                self.layout.remove_leftovers()
+            if current is not None:
+                shard = load_shard(current.shard)
+                self._serve(Live(current, shard, Meta.read(current.meta)), declare_fields(shard, self._declared))
 
-    def _serve(self, current: Version, shard: q.EdgeShard, meta: Meta) -> None:
-        self._version, self._shard, self._meta = current, shard, meta
-        self._cache = VectorCache(meta.dimension)
-        self._fields = declare_fields(shard, self._declared)
+    def _serve(self, live: Live, fields: dict[str, str]) -> None:
+        self._live, self._fields = live, fields
+        self._cache = VectorCache(live.meta.dimension)
 
     # --- state --------------------------------------------------------------------------------------------------------
 
+    @property
+    def replacing(self) -> bool:
+        """Whether the whole content is being replaced."""
+        return self._replacement() is not None
+
     def statistics(self) -> Statistics:  # noqa: D102  # the seam says what each method does
         with self._lock:
-            self._check_open()
-            if self._shard is None or self._meta is None:
-                return Statistics(0, 0, None, "cosine", self._declared, None)
+            if self._closed:
+                raise StoreClosedError("the store is closed; open it again")
+            self._open_existing()
+            if self._live is None:
+                return Statistics(0, 0, None, "cosine", self._fields, None)
             with engine_errors("reading the shard's state"):
-                info = self._shard.info()
+                info = self._live.shard.info()
+            meta = self._live.meta
             return Statistics(
                 count=info.points_count,
                 indexed=info.indexed_vectors_count,
-                dimension=self._meta.dimension,
+                dimension=meta.dimension,
                 metric="cosine",
                 fields=self._fields,
-                embedder=self._meta.embedder,
+                embedder=meta.embedder,
                 building=self._builder.running,
+                generation=self._generation,
             )
 
     def create(self, dimension: int, embedder: EmbedderIdentity) -> None:  # noqa: D102
-        with self._write_lock, self._lock:
-            self._check_open()
-            if self._held is None:
-                self._layout.make()
-                self._held = hold(self._layout.lock_file)
-            if self._shard is None:
-                fresh, shard, meta = self.new_version(dimension, embedder)
-                self._layout.switch_to(fresh)
-                self._serve(fresh, shard, meta)
+        with self._write_lock, self._lock, engine_errors(f"creating {self.layout.folder}"):
+            if self._closed:
+                raise StoreClosedError("the store is closed; open it again")
+            self.layout.make()
+            self._open_existing()
+            if self._live is None:
+                version, shard, fields = self._new_version(dimension)
+                meta = Meta(dimension, embedder)
+                version.complete(meta)
+                self.layout.switch_to(version)
+                self._serve(Live(version, shard, meta), fields)
 
-    def new_version(self, dimension: int, embedder: EmbedderIdentity) -> tuple[Version, q.EdgeShard, Meta]:
-        """An empty version beside the live one, with the same payload indexes."""
-        fresh, meta = self._layout.new_version(), Meta(dimension, embedder)
-        meta.write(fresh.meta)
-        shard = create_shard(fresh.shard, dimension)
-        declare_fields(shard, {**self._fields, **self._declared})
+    def _new_version(self, dimension: int) -> tuple[Version, q.EdgeShard, dict[str, str]]:
+        """An empty version beside the live one, on disk, with the same payload indexes."""
+        version = self.layout.new_version()
+        shard = create_shard(version.shard, dimension)
+        fields = declare_fields(shard, {**self._fields, **self._declared})
         shard.flush()
-        return fresh, shard, meta
+        version.sync()
+        return version, shard, fields
 
-    def _check_open(self) -> None:
+    def _serving(self) -> Live:
         if self._closed:
             raise StoreClosedError("the store is closed; open it again")
-
-    def _live(self) -> q.EdgeShard:
-        self._check_open()
-        if self._shard is None:
+        if self._live is None:
             raise StorageError("the collection is empty; add something first")
-        return self._shard
+        return self._live
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def upsert(self, records: Sequence[Record]) -> None:  # noqa: D102
+    def upsert(self, records: Sequence[Record], *, within: Filter | None = None) -> None:  # noqa: D102
         done = 0
-        try:
-            for start in range(0, len(records), _WRITE_CHUNK):
-                chunk = records[start : start + _WRITE_CHUNK]
-                points = [to_point(record) for record in chunk]
-                self._write(q.UpdateOperation.upsert_points(points), [cast(PointId, point.id) for point in points])
-                done += len(chunk)
-            self.flush()
-        except StorageError as exc:
-            if not done:
-                raise
-            raise PartialWriteError(f"{done} of {len(records)} written: {exc}", [r.id for r in records[:done]]) from exc
+        with self._write_lock:
+            if within is not None:
+                outside(self.get([record.id for record in records]), within)
+            try:
+                for start in range(0, len(records), _WRITE_CHUNK):
+                    chunk = records[start : start + _WRITE_CHUNK]
+                    points = [to_point(record) for record in chunk]
+                    self._write(q.UpdateOperation.upsert_points(points), [cast(PointId, point.id) for point in points])
+                    done += len(chunk)
+                self._flush()
+            except StorageError as exc:
+                if not done:
+                    raise
+                what = f"{done} of {len(records)} written: {exc}"
+                raise PartialWriteError(what, [record.id for record in records[:done]]) from exc
         self._builder.consider()
 
-    def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:  # noqa: D102
-        for start in range(0, len(ids), _WRITE_CHUNK):
-            points = [point_id(id_) for id_ in ids[start : start + _WRITE_CHUNK]]
-            if None in payload.values():  # the engine takes null for "remove this key"
-                self._merge(points, payload)
-            else:
-                self._write(q.UpdateOperation.set_payload(list(points), dict(payload), METADATA), points)
-        self.flush()
+    def update_payload(self, ids: Sequence[Id], payload: Payload, *, within: Filter | None = None) -> None:  # noqa: D102
+        with self._write_lock:
+            if within is not None:
+                outside(self.get(ids), within)
+            for start in range(0, len(ids), _WRITE_CHUNK):
+                points = [point_id(id_) for id_ in ids[start : start + _WRITE_CHUNK]]
+                if None in payload.values():  # the engine takes null for "remove this key"
+                    self._merge(points, payload)
+                else:
+                    self._write(q.UpdateOperation.set_payload(list(points), dict(payload), METADATA), points)
+            self._flush()
 
     def _merge(self, points: Sequence[PointId], payload: Payload) -> None:
-        with self._write_lock:
-            with self._lock, engine_errors("reading"):
-                stored = self._live().retrieve(list(points), True, False)
-            for point in stored:
-                whole = dict(point.payload or {})
-                whole[METADATA] = {**whole.get(METADATA, {}), **payload}
-                self._write(q.UpdateOperation.overwrite_payload([point.id], whole), [cast(PointId, point.id)])
+        with self._lock, engine_errors("reading"):
+            stored = self._serving().shard.retrieve(list(points), True, False)
+        for point in stored:
+            whole = dict(point.payload or {})
+            whole[METADATA] = {**whole.get(METADATA, {}), **payload}
+            self._write(q.UpdateOperation.overwrite_payload([point.id], whole), [cast(PointId, point.id)])
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:  # noqa: D102
-        condition = self._condition(ids, where)
         with self._write_lock:
-            gone = self._matching(condition)
+            gone = self._matching(self._condition(ids, where))
             for start in range(0, len(gone), _WRITE_CHUNK):
                 points = gone[start : start + _WRITE_CHUNK]
                 self._write(q.UpdateOperation.delete_points(list(points)), points)
-            self.flush()
+            self._flush()
         return len(gone)
 
     def _write(self, operation: q.UpdateOperation, points: Sequence[PointId]) -> None:
-        with self._write_lock, self._lock:
-            shard = self._live()
-            if self._replacing:
+        """One operation, with the write lock held."""
+        with self._lock:
+            live = self._serving()
+            if self.replacing:
                 raise StorageError("the collection is being re-embedded; write when that has ended")
-            with engine_errors("writing"):
-                shard.update(operation)
-            self.written(points)
+            try:
+                with engine_errors("writing"):
+                    live.shard.update(operation)
+            finally:  # what is kept of the points is stale, and an index being built must hear of them
+                self._cache.drop(points)
+                self._builder.note(points)
 
-    def written(self, points: Iterable[PointId]) -> None:
-        """Note that points changed: what is kept of them is stale, and an index being built must hear of it."""
-        points = list(points)
-        cast(VectorCache, self._cache).drop(points)
-        self._builder.note(points)
-
-    def flush(self) -> None:
-        """Make all that was written safe against a loss of power."""
+    def _flush(self) -> None:
         with self._lock, engine_errors("flushing"):
-            self._live().flush()
+            self._serving().shard.flush()
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def candidates(self, queries: Sequence[CandidateQuery]) -> list[Candidates]:  # noqa: D102
         with self._lock:
-            shard = self._live()
+            shard = self._serving().shard
             requests = [self._request(query) for query in queries]
             with engine_errors("searching"):
                 answers = shard.query_batch(q.QueryBatchRequest(requests)) if len(requests) > 1 else None
@@ -224,19 +250,19 @@ class EdgeAdapter:
         scores = np.array([point.score for point in points], dtype=np.float32)
         if not query.with_vectors:
             return Candidates(keys, scores, None)
-        vectors, loaded = cast(VectorCache, self._cache).gather(cast(list[PointId], keys), self._load_vectors)
+        vectors, loaded = self._cache.gather(cast(list[PointId], keys), self._load_vectors)
         return Candidates(keys, scores, vectors, loaded * vectors.shape[1] * 4)
 
     def _load_vectors(self, points: list[PointId]) -> npt.NDArray[np.float32]:
         with engine_errors("reading vectors"):
-            records = self._live().retrieve(list(points), False, True)
+            records = self._serving().shard.retrieve(list(points), False, True)
         by_id = {record.id: record.vector for record in records}
         return np.array([by_id[point] for point in points], dtype=np.float32)
 
-    def fetch(self, keys: Sequence[Key]) -> list[Record]:  # noqa: D102
+    def fetch(self, keys: Sequence[Key]) -> list[Record | None]:  # noqa: D102
         points = cast(Sequence[PointId], keys)
         found = self._retrieve(points, vectors=False)
-        return [found[point] for point in points]
+        return [found.get(point) for point in points]
 
     def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:  # noqa: D102
         points = [point_id(id_) for id_ in ids]
@@ -245,13 +271,13 @@ class EdgeAdapter:
 
     def _retrieve(self, points: Sequence[PointId], *, vectors: bool) -> dict[PointId, Record]:
         with self._lock, engine_errors("reading"):
-            stored = self._live().retrieve(list(dict.fromkeys(points)), True, vectors)
+            stored = self._serving().shard.retrieve(list(dict.fromkeys(points)), True, vectors)
         return {cast(PointId, point.id): to_record(point) for point in stored}
 
     def count(self, where: Filter | None) -> int:  # noqa: D102
         condition = translate(where, self._fields)
         with self._lock, engine_errors("counting"):
-            return self._live().count(q.CountRequest(exact=True, filter=condition))
+            return self._serving().shard.count(q.CountRequest(exact=True, filter=condition))
 
     def scan(  # noqa: D102
         self, after: Key | None, limit: int, *, vectors: bool = False
@@ -259,7 +285,7 @@ class EdgeAdapter:
         start = cast(PointId | None, after)
         request = q.ScrollRequest(offset=start, limit=limit, with_payload=True, with_vector=vectors)
         with self._lock, engine_errors("reading"):
-            points, rest = self._live().scroll(request)
+            points, rest = self._serving().shard.scroll(request)
         return [to_record(point) for point in points], rest
 
     def _matching(self, condition: q.Filter | None) -> list[PointId]:
@@ -268,7 +294,7 @@ class EdgeAdapter:
         while True:
             request = q.ScrollRequest(offset=after, limit=10_000, filter=condition, with_payload=False)
             with self._lock, engine_errors("reading"):
-                page, rest = self._live().scroll(request)
+                page, rest = self._serving().shard.scroll(request)
             points.extend(cast(PointId, point.id) for point in page)
             if rest is None:
                 return points
@@ -283,40 +309,54 @@ class EdgeAdapter:
 
     # --- the whole collection -----------------------------------------------------------------------------------------
 
-    def replace(self, dimension: int, embedder: EmbedderIdentity) -> Replacement:  # noqa: D102
+    def replace(self, embedder: EmbedderIdentity) -> Replacement:  # noqa: D102
+        replacement = _EdgeReplacement(self, embedder)
         with self._write_lock:
-            self._live()
-            self._builder.stop()
-            self._replacing = True
-            return _EdgeReplacement(self, *self.new_version(dimension, embedder))
+            self._serving()
+            if self.replacing:
+                raise StorageError("the collection is being re-embedded already")
+            self._replacement = weakref.ref(replacement)
+        self._builder.stop()  # not with the write lock held: the build may wait for it
+        return replacement
 
-    def take(self, fresh: Version, shard: q.EdgeShard, meta: Meta) -> None:
-        """Make another version the live one; call with the write lock held."""
-        with engine_errors("flushing"):
+    def begin_version(self, dimension: int) -> tuple[Version, q.EdgeShard]:
+        """An empty version to be filled and taken."""
+        with engine_errors("making a new version"):
+            return self._new_version(dimension)[:2]
+
+    def take(self, version: Version, shard: q.EdgeShard, meta: Meta, *, same_vectors: bool) -> None:
+        """Make another version the live one. Call with the write lock held."""
+        with engine_errors("changing over to a new version"):
             shard.flush()
-        self._layout.switch_to(fresh)
-        with self._lock:
-            old_version, old_shard = cast(Version, self._version), self._live()
-            same_vectors, cache = self._meta == meta, self._cache
-            self._serve(fresh, shard, meta)
-            if same_vectors:
-                self._cache = cache
-            with engine_errors("closing the old version"):
-                old_shard.close()
-        old_version.remove()
+            fields = declare_fields(shard, self._fields)
+            version.complete(meta)
+            with self._lock:
+                old, cache = self._serving(), self._cache
+                try:
+                    self.layout.switch_to(version)
+                finally:
+                    if self.layout.is_current(version):  # from here on there is no way back
+                        self._serve(Live(version, shard, meta), fields)
+                        if same_vectors:
+                            self._cache = cache
+                        else:
+                            self._generation += 1
+                old.shard.close()
+            self.layout.discard(old.version)
+
+    def exclusively(self, action: Callable[[Live], T]) -> T:
+        """Run something with what is live while no writer is at work; readers go on."""
+        with self._write_lock:
+            return action(self._serving())
 
     def end_replacement(self) -> None:
         """Allow writes again."""
-        self._replacing = False
-
-    def exclusively(self, action: Callable[[q.EdgeShard, Version, Meta, Layout], T]) -> T:
-        """Run something with the live shard while no writer is at work; readers go on."""
-        with self._write_lock:
-            shard = self._live()
-            return action(shard, cast(Version, self._version), cast(Meta, self._meta), self._layout)
+        self._replacement = lambda: None
 
     def optimize(self, *, wait: bool) -> None:  # noqa: D102
-        self._check_open()
+        self.statistics()
+        if self.replacing:
+            raise StorageError("the collection is being re-embedded; build the index when that has ended")
         self._builder.start()
         if wait:
             self._builder.wait()
@@ -325,15 +365,16 @@ class EdgeAdapter:
         return self._builder.doctor(self.statistics())
 
     def close(self) -> None:  # noqa: D102
+        with self._lock:
+            self._closed = True  # first, so that no build begins any more
         self._builder.stop()
         with self._write_lock, self._lock:
-            self._closed = True
-            shard, self._shard = self._shard, None
+            live, self._live = self._live, None
             try:
-                if shard is not None:
+                if live is not None:
                     with engine_errors("closing"):
-                        shard.flush()
-                        shard.close()
+                        live.shard.flush()
+                        live.shard.close()
             finally:
                 if self._held is not None:
                     self._held.release()
@@ -341,23 +382,31 @@ class EdgeAdapter:
 
 
 class _EdgeReplacement:
-    """New content in a version of its own, live at `commit`."""
+    """New content in a version of its own, made at the first write, live at `commit`."""
 
-    def __init__(self, adapter: EdgeAdapter, fresh: Version, shard: q.EdgeShard, meta: Meta) -> None:
-        self._adapter, self._fresh, self._shard, self._meta = adapter, fresh, shard, meta
+    def __init__(self, adapter: EdgeAdapter, embedder: EmbedderIdentity) -> None:
+        self._adapter, self._embedder = adapter, embedder
+        self._begun: Live | None = None
 
-    def write(self, records: Sequence[Record]) -> None:
+    def write(self, records: Sequence[Record], dimension: int) -> None:
+        if self._begun is None:
+            self._begun = Live(*self._adapter.begin_version(dimension), Meta(dimension, self._embedder))
         for start in range(0, len(records), _WRITE_CHUNK):
             points = [to_point(record) for record in records[start : start + _WRITE_CHUNK]]
             with engine_errors("writing"):
-                self._shard.update(q.UpdateOperation.upsert_points(points))
+                self._begun.shard.update(q.UpdateOperation.upsert_points(points))
 
     def commit(self) -> None:
-        self._adapter.exclusively(lambda *_: self._adapter.take(self._fresh, self._shard, self._meta))
+        fresh = self._begun
+        if fresh is not None:
+            self._adapter.exclusively(
+                lambda _: self._adapter.take(fresh.version, fresh.shard, fresh.meta, same_vectors=False)
+            )
         self._adapter.end_replacement()
 
     def abandon(self) -> None:
         self._adapter.end_replacement()
-        with engine_errors("closing"):
-            self._shard.close()
-        self._fresh.remove()
+        if self._begun is not None and not self._adapter.layout.is_current(self._begun.version):
+            with engine_errors("closing"):
+                self._begun.shard.close()
+            self._adapter.layout.discard(self._begun.version)

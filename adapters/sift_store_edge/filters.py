@@ -10,13 +10,10 @@ import numpy as np
 import qdrant_edge as q
 
 from sift_store.errors import FilterError
-from sift_store.filters import And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
+from sift_store.filters import EXACT, And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
 from sift_store_edge.points import METADATA
 
 __all__ = ["field_path", "translate"]
-
-# Up to here a float holds every integer.
-_EXACT_INT = 2**53
 
 
 def translate(where: Filter | None, fields: Mapping[str, str]) -> q.Filter | None:
@@ -67,7 +64,7 @@ def _equals(key: str, value: Scalar, fields: Mapping[str, str]) -> q.FieldCondit
     path = field_path(key)
     if isinstance(value, bool):  # a Python bool is taken for an integer, numpy's is not
         return q.FieldCondition(path, match=q.MatchValue(np.bool_(value)))  # type: ignore[arg-type]  # see above
-    if isinstance(value, str) or (isinstance(value, int) and abs(value) > _EXACT_INT):
+    if isinstance(value, str) or (isinstance(value, int) and abs(value) >= EXACT):
         return q.FieldCondition(path, match=q.MatchValue(value))
     return _range(key, Range(key, gte=value, lte=value), fields)  # 3 equals 3.0, 2020-01-01T00Z equals 2020-01-01T01+01
 

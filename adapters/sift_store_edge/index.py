@@ -18,12 +18,12 @@ import qdrant_edge as q
 
 from sift_store.adapter import Finding, Statistics
 from sift_store.errors import SiftStoreError, StorageError
-from sift_store_edge.layout import Layout, Meta, Version
+from sift_store_edge.layout import Version
 from sift_store_edge.points import PointId
 from sift_store_edge.shard import INDEXING_THRESHOLD_KB, engine_errors, load_shard
 
 if TYPE_CHECKING:
-    from sift_store_edge.adapter import EdgeAdapter
+    from sift_store_edge.adapter import EdgeAdapter, Live
 
 __all__ = ["IndexBuilder"]
 
@@ -32,36 +32,31 @@ _BACKGROUND_BYTES = 2 * INDEXING_THRESHOLD_KB * 1024
 _BACKGROUND_SHARE = 0.2
 # It begins when writers have been quiet for so long, so that a bulk load is indexed once, at its end…
 _QUIET_SECONDS = 1.0
-# …or after so long, if they never are.
+# …or after so many rounds of that, if they never are.
 _MAX_QUIET_ROUNDS = 60
 _CATCH_UP_CHUNK = 256
 
 
 class IndexBuilder:
-    """Builds the index of one adapter's collection, one build at a time, on a thread of its own."""
+    """Builds the index of one adapter's collection, one build at a time."""
 
     def __init__(self, adapter: EdgeAdapter) -> None:
         self._adapter = adapter
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._touched = threading.Event()
-        self._changed: set[PointId] | None = None  # points written since the copy was taken
-        self._child: subprocess.Popen[str] | None = None
-        self.error: SiftStoreError | None = None
+        self._lock = threading.Lock()  # held only to look at or change `_build`
+        self._build: _Build | None = None
 
     @property
     def running(self) -> bool:
         """Whether a build is under way."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._build is not None and self._build.is_alive()
 
     def note(self, points: Iterable[PointId]) -> None:
-        """Points were written: the copy being indexed lacks that."""
-        self._touched.set()
-        if self._changed is not None:
-            self._changed.update(points)
+        """Points were written: a copy being indexed lacks that. Called with the write lock held."""
+        if self._build is not None:
+            self._build.note(points)
 
     def consider(self) -> None:
-        """Begin a build if enough is unindexed."""
+        """Begin a build, once writers are quiet, if enough is unindexed."""
         if self.running:
             return
         state = self._adapter.statistics()
@@ -71,9 +66,7 @@ class IndexBuilder:
 
     def start(self) -> None:
         """Begin a build now, unless one is under way or the engine would build nothing."""
-        state = self._adapter.statistics()
-        unindexed_kb = (state.count - state.indexed) * (state.dimension or 0) * 4 / 1024
-        if not self.running and unindexed_kb >= INDEXING_THRESHOLD_KB:
+        if _unindexed_kb(self._adapter.statistics()) >= INDEXING_THRESHOLD_KB:
             self._begin(patient=False)
 
     def wait(self) -> None:
@@ -82,84 +75,115 @@ class IndexBuilder:
         Raises:
             StorageError: it failed.
         """
-        if self._thread is not None:
-            self._thread.join()
-        if self.error is not None:
-            raise self.error
+        build = self._build
+        if build is not None:
+            build.hurry()
+            build.join()
+            if build.error is not None:
+                raise build.error
 
     def stop(self) -> None:
-        """End the build under way, if any; the live data is as it was."""
-        self._stopping.set()
-        child, thread = self._child, self._thread
-        if child is not None:
-            child.terminate()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        self._stopping.clear()
+        """End the build under way, if any; the live data is as it was. Not with the write lock held."""
+        with self._lock:
+            build = self._build
+        if build is not None:
+            build.stop()
 
     def doctor(self, state: Statistics) -> Iterable[Finding]:
         """What the index's state shows."""
-        if self.error is not None:
-            yield Finding(
-                "error", f"the last index build failed: {self.error}", "free disk space, then store.optimize()"
-            )
-        unindexed = state.count - state.indexed
+        if self._build is not None and self._build.error is not None:
+            what = f"the last index build failed: {self._build.error}"
+            yield Finding("error", what, "free disk space or memory, then store.optimize()")
         if self.running:
             yield Finding("note", "an index is being built in the background")
-        elif unindexed * (state.dimension or 0) * 4 / 1024 >= INDEXING_THRESHOLD_KB:
+        elif _unindexed_kb(state) >= INDEXING_THRESHOLD_KB:
             yield Finding(
                 "warning",
-                f"{unindexed:,} of {state.count:,} vectors are not in the index and are compared one by one",
+                f"{state.count - state.indexed:,} of {state.count:,} vectors are not in the index and are compared one "
+                "by one",
                 "run store.optimize() or sift-store optimize",
             )
 
     def _begin(self, *, patient: bool) -> None:
-        self.error = None
-        self._thread = threading.Thread(target=self._run, args=(patient,), name="sift-store-index", daemon=True)
-        self._thread.start()
+        with self._lock:
+            if not self.running and not self._adapter.replacing:
+                self._build = _Build(self._adapter, patient=patient)
+                self._build.start()
 
-    def _run(self, patient: bool) -> None:
-        if patient and not self._quiet():
-            return
+
+class _Build(threading.Thread):
+    """One build, on a thread of its own."""
+
+    def __init__(self, adapter: EdgeAdapter, *, patient: bool) -> None:
+        super().__init__(name="sift-store-index", daemon=True)
+        self.error: SiftStoreError | None = None
+        self._adapter = adapter
+        self._stopping = threading.Event()
+        self._hurried = threading.Event()
+        self._touched = threading.Event()
+        if not patient:
+            self._hurried.set()
+        self._changed: set[PointId] | None = None  # points written since the copy was taken; under the write lock
+        self._child: subprocess.Popen[str] | None = None
+
+    def note(self, points: Iterable[PointId]) -> None:
+        """Points were written."""
+        self._touched.set()
+        if self._changed is not None:
+            self._changed.update(points)
+
+    def hurry(self) -> None:
+        """Do not wait for quiet."""
+        self._hurried.set()
+
+    def stop(self) -> None:
+        """End it and wait for its end."""
+        self._stopping.set()
+        self._hurried.set()
+        child = self._child
+        if child is not None:
+            child.terminate()
+        if self is not threading.current_thread():
+            self.join()
+
+    def run(self) -> None:
+        """Build, or leave everything as it was and say why in `error`."""
         version: Version | None = None
         try:
-            version = self._adapter.exclusively(self._copy)
-            if self._build(version):
-                self._switch(version)
-                version = None
+            self._wait_for_quiet()
+            if self._stopping.is_set():
+                return
+            source, version = self._adapter.exclusively(self._copy)
+            if self._index(version):
+                self._switch(source, version)
         except SiftStoreError as exc:
             self.error = exc
-        except OSError as exc:
-            self.error = StorageError(f"building the index: {exc}")
+        except Exception as exc:
+            self.error = StorageError(f"building the index: {type(exc).__name__}: {exc}")
         finally:
             self._changed = None
             if version is not None:
-                version.remove()
+                self._adapter.layout.discard(version)
 
-    def _quiet(self) -> bool:
-        """Wait until nobody writes; False if the build is to end."""
+    def _wait_for_quiet(self) -> None:
         for _ in range(_MAX_QUIET_ROUNDS):
             self._touched.clear()
-            if self._stopping.wait(_QUIET_SECONDS):
-                return False
-            if not self._touched.is_set():
-                break
-        return True
+            if self._hurried.wait(_QUIET_SECONDS) or not self._touched.is_set():
+                return
 
-    def _copy(self, shard: q.EdgeShard, live: Version, meta: Meta, layout: Layout) -> Version:
+    def _copy(self, live: Live) -> tuple[Version, Version]:
         with engine_errors("flushing"):
-            shard.flush()
-        version = layout.new_version()
+            live.shard.flush()
+        version = self._adapter.layout.new_version()
         self._changed = set()
-        meta.write(version.meta)
-        version.copy_from(live)
-        return version
+        version.copy_from(live.version)
+        return live.version, version
 
-    def _build(self, version: Version) -> bool:
+    def _index(self, version: Version) -> bool:
         """Run the build in another process; False if it was stopped."""
         package = str(Path(__file__).resolve().parent.parent)
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._child = subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "sift_store_edge.build", str(version.shard)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
@@ -167,36 +191,42 @@ class IndexBuilder:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._child = child
         if self._stopping.is_set():  # asked to stop before there was a child to end
-            self._child.terminate()
-        _, complaint = self._child.communicate()
-        code, self._child = self._child.returncode, None
+            child.terminate()
+        _, complaint = child.communicate()
         if self._stopping.is_set():
             return False
-        if code:
-            raise StorageError(f"building the index ended with code {code}: {complaint.strip()[-500:]}")
+        if child.returncode:
+            raise StorageError(f"building the index ended with code {child.returncode}: {complaint.strip()[-500:]}")
         return True
 
-    def _switch(self, version: Version) -> None:
+    def _switch(self, source: Version, version: Version) -> None:
         """Bring the indexed copy up to date in short turns, and make it live in the turn that finds nothing left."""
-        fresh = load_shard(version.shard)
         version.sync()
-        while not self._adapter.exclusively(lambda shard, _, meta, __: self._turn(shard, fresh, version, meta)):
-            if self._stopping.is_set():
-                with engine_errors("closing"):
-                    fresh.close()
-                version.remove()
-                return
+        fresh = load_shard(version.shard)
+        try:
+            while not self._stopping.is_set():
+                if self._adapter.exclusively(lambda live: self._turn(live, source, fresh, version)):
+                    return
+        except BaseException:
+            if not self._adapter.layout.is_current(version):
+                fresh.close()
+            raise
+        fresh.close()
 
-    def _turn(self, live: q.EdgeShard, fresh: q.EdgeShard, version: Version, meta: Meta) -> bool:
-        changed = self._changed or set()
-        if not changed:
-            self._changed = None
-            self._adapter.take(version, fresh, meta)
+    def _turn(self, live: Live, source: Version, fresh: q.EdgeShard, version: Version) -> bool:
+        """Copy some changes; or, if there are none, go live. True when there is nothing more to do."""
+        if live.version != source:  # re-embedded meanwhile: the copy is of no use
+            fresh.close()
             return True
-        points = [changed.pop() for _ in range(min(len(changed), _CATCH_UP_CHUNK))]
+        if not self._changed:
+            self._changed = None
+            self._adapter.take(version, fresh, live.meta, same_vectors=True)
+            return True
+        points = [self._changed.pop() for _ in range(min(len(self._changed), _CATCH_UP_CHUNK))]
         with engine_errors("catching up with writes"):
-            present = live.retrieve(list(points), True, True)
+            present = live.shard.retrieve(list(points), True, True)
             if present:
                 copies = [q.Point(point.id, point.vector or [], point.payload) for point in present]
                 fresh.update(q.UpdateOperation.upsert_points(copies))
@@ -205,3 +235,7 @@ class IndexBuilder:
             if gone:
                 fresh.update(q.UpdateOperation.delete_points(list(gone)))
         return False
+
+
+def _unindexed_kb(state: Statistics) -> float:
+    return (state.count - state.indexed) * (state.dimension or 0) * 4 / 1024

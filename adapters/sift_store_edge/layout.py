@@ -25,7 +25,10 @@ _ASIDE = ".dropped-"
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What is fixed for a version: the vectors' dimension and the embedder that made them."""
+    """What is fixed for a version: the vectors' dimension and the embedder that made them.
+
+    Its file is written last: a version that has one is complete.
+    """
 
     dimension: int
     embedder: EmbedderIdentity
@@ -73,14 +76,16 @@ class Version:
             with suppress(FileNotFoundError):  # an open engine prepares and renames its next log in the background
                 _sync(path)
 
+    def complete(self, meta: Meta) -> None:
+        """Write the file that says so, last of all."""
+        meta.write(self.meta)
+        _sync(self.meta)
+        _sync(self.folder)
+
     def copy_from(self, other: Version) -> None:
         """Copy another version's data, which must be flushed and see no writes meanwhile."""
         ignored = shutil.ignore_patterns("tmp-*")  # a log that the engine is preparing; it may be gone by now
         shutil.copytree(other.shard, self.shard, ignore=ignored)
-
-    def remove(self) -> None:
-        """Delete it, whatever is left of it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +122,26 @@ class Layout:
             raise StorageError(f"{self.folder} cannot be created: {exc.strerror}") from exc
 
     def new_version(self) -> Version:
-        """A version with a name of its own; its folder is made, it is not live."""
+        """A version with a name of its own; its folder is made, it is neither complete nor live."""
         version = Version(self.folder / f"version-{uuid.uuid4().hex[:12]}")
         version.folder.mkdir()
         return version
 
     def current(self) -> Version | None:
-        """The live version, None before the first add."""
-        try:
-            name = (self.folder / "CURRENT").read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
+        """The live version, None before the first add.
+
+        Raises:
+            StorageError: it is missing, or CURRENT is and several versions could be meant.
+        """
+        name = self._named()
+        if name is None:
+            complete = [version for version in self._versions() if version.meta.is_file()]
+            if len(complete) > 1:
+                names = ", ".join(sorted(version.folder.name for version in complete))
+                raise StorageError(f"{self.folder / 'CURRENT'} is missing; restore it, or write one of {names} into it")
+            if complete:  # killed between the first version and its naming, or the file was lost
+                self.switch_to(complete[0])
+                return complete[0]
             return None
         version = Version(self.folder / name)
         if not version.shard.is_dir():
@@ -134,23 +149,38 @@ class Layout:
         return version
 
     def switch_to(self, version: Version) -> None:
-        """Make a version the live one, atomically and durably."""
-        version.sync()
+        """Make a complete, synced version the live one, atomically and durably."""
         temporary = self.folder / "CURRENT.new"
         temporary.write_text(version.folder.name, encoding="utf-8")
         _sync(temporary)
         temporary.replace(self.folder / "CURRENT")
         _sync(self.folder)
 
+    def is_current(self, version: Version) -> bool:
+        """Whether CURRENT names that version."""
+        return self._named() == version.folder.name
+
+    def discard(self, version: Version) -> None:
+        """Delete a version, unless it is the live one."""
+        if not self.is_current(version):
+            shutil.rmtree(version.folder, ignore_errors=True)
+
     def remove_leftovers(self) -> None:
         """Delete versions that an interrupted build left behind. Only for the holder of the lock."""
-        live = self.current()
-        for version in self._versions():
-            if version != live:
-                version.remove()
+        if self.current() is not None:
+            for version in self._versions():
+                self.discard(version)
+
+    def _named(self) -> str | None:
+        try:
+            return (self.folder / "CURRENT").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
 
     def set_aside(self) -> Path:
-        """Take the collection out of sight, atomically; returns where it is now."""
+        """Take the collection out of sight, atomically; returns where it is now. Clears what a killed drop left."""
+        for old in self.root.glob(f"{_ASIDE}*"):
+            shutil.rmtree(old, ignore_errors=True)
         aside = self.root / f"{_ASIDE}{uuid.uuid4().hex[:12]}"
         self.folder.rename(aside)
         return aside
@@ -164,10 +194,13 @@ def collections_in(location: Location) -> list[str]:
     root = _checked_root(location)
     if not root.is_dir():
         return []
-    return sorted(_decode(path.name) for path in root.iterdir() if (path / "CURRENT").is_file())
+    folders = [path for path in root.iterdir() if not path.name.startswith(".")]
+    return sorted(unquote(path.name) for path in folders if (path / "CURRENT").is_file())
 
 
 def _checked_root(location: Location) -> Path:
+    if "\0" in location.address:
+        raise LocationError(f"path {location.address!r} holds a null character")
     root = Path(location.address)
     unknown = set(location.options) - {"collection"}
     if unknown:
@@ -183,10 +216,6 @@ def _encode(name: str) -> str:
     """A collection's name as a folder's, whatever it holds; a leading dot is no hidden file."""
     quoted = quote(name, safe=" ")
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
-
-
-def _decode(name: str) -> str:
-    return unquote(name)
 
 
 def _sync(path: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from pathlib import Path
 
-from sift_store.errors import StoreLockedError
+from sift_store.errors import StorageError, StoreLockedError
 
 __all__ = ["Lock", "hold"]
 
@@ -15,24 +16,29 @@ if sys.platform == "win32":
 
     def _acquire(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    def _release(descriptor: int) -> None:
+        os.close(descriptor)
 else:
     import fcntl
 
     def _acquire(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def _release(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may hold the same open file
+        os.close(descriptor)
+
 
 class Lock:
-    """A held lock; a context manager."""
+    """A held lock; a context manager. Let go at the latest when it is garbage."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
+        self._finalizer = weakref.finalize(self, _release, descriptor)
 
     def release(self) -> None:
         """Let go; a second call does nothing."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._finalizer()
 
     def __enter__(self) -> Lock:
         return self
@@ -45,9 +51,12 @@ def hold(path: Path) -> Lock:
     """Take the lock.
 
     Raises:
-        StoreLockedError: somebody else holds it.
+        StoreLockedError: somebody else holds it. StorageError: the file cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as exc:
+        raise StorageError(f"{path} cannot be opened: {exc.strerror}; write access to the store is needed") from exc
     try:
         _acquire(descriptor)
     except OSError as exc:

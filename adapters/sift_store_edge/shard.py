@@ -11,7 +11,7 @@ import qdrant_edge as q
 from sift_store.errors import SiftStoreError, StorageError
 from sift_store_edge.filters import field_path
 
-__all__ = ["create_shard", "declare_fields", "engine_errors", "fields_of", "load_shard"]
+__all__ = ["INDEXING_THRESHOLD_KB", "create_shard", "declare_fields", "engine_errors", "load_shard"]
 
 # Below this many KB of vectors a scan beats the index; the engine's own default.
 INDEXING_THRESHOLD_KB = 10_000
@@ -27,13 +27,17 @@ _INDEX_TYPES = {
 
 @contextmanager
 def engine_errors(doing: str) -> Iterator[None]:
-    """The engine raises bare `Exception`s; they leave as `StorageError` that says what was being done."""
+    """The engine raises bare `Exception`s and panics; they leave as `StorageError` that says what was being done."""
     try:
         yield
     except SiftStoreError:
         raise
     except Exception as exc:
         raise StorageError(f"{doing}: {exc}") from exc
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":  # of the engine's bindings; a BaseException without a public name
+            raise
+        raise StorageError(f"{doing}: the engine panicked: {exc}") from exc
 
 
 def create_shard(path: Path, dimension: int) -> q.EdgeShard:
@@ -55,21 +59,12 @@ def load_shard(path: Path) -> q.EdgeShard:
         return q.EdgeShard.load(str(path))
 
 
-def fields_of(shard: q.EdgeShard, declared: Mapping[str, str]) -> dict[str, str]:
-    """Of the declared payload indexes, plus any the shard has, key -> type."""
-    kinds = {str(kind): name for name, kind in _INDEX_TYPES.items()}
-    stored = {path: kinds.get(str(info.data_type), "") for path, info in shard.info().payload_schema.items()}
-    fields = {}
-    for path, kind in stored.items():
-        if kind:
-            fields[_key(path)] = kind
-    return {**fields, **declared}
-
-
 def declare_fields(shard: q.EdgeShard, declared: Mapping[str, str]) -> dict[str, str]:
     """Make the payload indexes that are declared and not there; returns all there are, key -> type."""
     with engine_errors("indexing payload fields"):
-        present = fields_of(shard, {})
+        kinds = {str(kind): name for name, kind in _INDEX_TYPES.items()}
+        schema = shard.info().payload_schema
+        present = {_key(path): kinds.get(str(info.data_type), "other") for path, info in schema.items()}
         for key, kind in declared.items():
             if present.get(key) == kind:
                 continue

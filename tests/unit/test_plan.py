@@ -33,7 +33,7 @@ def test_a_small_or_unindexed_collection_is_scanned() -> None:
     plan = make_plan(Request(k=10), statistics(indexed=0, building=True))
     assert (plan.exact, plan.ef) == (False, None)
     assert "one is being built" in "".join(plan.reasons)
-    assert "10,000 newer ones" in "".join(make_plan(Request(k=10), statistics(indexed=90_000)).reasons)
+    assert "newer than the index" in "".join(make_plan(Request(k=10), statistics(indexed=90_000)).reasons)
 
 
 def test_a_filter_is_pushed_down_and_unindexed_fields_are_named() -> None:
@@ -62,6 +62,9 @@ def test_a_plan_prints_and_is_json() -> None:
     [
         ({"k": 0}, "k: 0 given"),
         ({"k": 1.0}, "k: 1.0 given"),
+        ({"k": 2**62}, "from 1 to 100,000"),
+        ({"min_score": "a"}, "min_score: 'a'"),
+        ({"min_score": float("nan")}, "min_score: nan"),
         ({"candidates": -1}, "candidates"),
         ({"candidates": 5, "k": 10}, "at least k = 10"),
         ({"method": "best"}, "'sift', 'knn', 'mmr'"),
