@@ -140,8 +140,8 @@ class Replacement(Protocol):
     def write(self, records: Sequence[Record], dimension: int) -> None:
         """Store records with their vectors, all of that dimension."""
 
-    def commit(self) -> None:
-        """Take the place of the old content, at once or not at all."""
+    def commit(self) -> int:
+        """Take the place of the old content, at once or not at all; the new generation."""
 
     def abandon(self) -> None:
         """Drop what was written, unless it is live already."""

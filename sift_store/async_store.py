@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -62,9 +62,9 @@ class AsyncSiftStore(Shell):
 
     async def add(
         self,
-        texts: Sequence[str],
-        ids: Sequence[Id] | None = None,
-        payloads: Sequence[Payload | None] | None = None,
+        texts: Iterable[str],
+        ids: Iterable[Any] | None = None,
+        payloads: Iterable[Mapping[str, Any] | None] | None = None,
         vectors: npt.ArrayLike | None = None,
         *,
         progress: Progress | None = None,

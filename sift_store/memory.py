@@ -193,9 +193,10 @@ class _MemoryReplacement:
         self._new.create(dimension, self._embedder)
         self._new.upsert(records)
 
-    def commit(self) -> None:
+    def commit(self) -> int:
         self._target.take(self._new, self._embedder)
         self._target.end_replacement()
+        return self._target.statistics().generation
 
     def abandon(self) -> None:
         self._target.end_replacement()

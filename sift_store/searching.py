@@ -63,7 +63,7 @@ class Context:
             StorageError: the collection was re-embedded meanwhile.
         """
         if statistics.generation != generation:
-            raise StorageError("the collection was re-embedded meanwhile; nothing was done, ask again")
+            raise StorageError("the collection was re-embedded meanwhile; ask again, or open the store again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +174,7 @@ def _pools(
     request = replace(request, where=conjunction(context.scope, request.where))
     statistics: Statistics = yield context.adapter.statistics
     generation = context.in_use.generation
+    context.check_generation(statistics, generation)
     targets = []
     for question in questions:
         targets.append((yield from _embed(context, question, statistics.dimension)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -82,9 +82,9 @@ class SiftStore(Shell):
 
     def add(
         self,
-        texts: Sequence[str],
-        ids: Sequence[Id] | None = None,
-        payloads: Sequence[Payload | None] | None = None,
+        texts: Iterable[str],
+        ids: Iterable[Any] | None = None,
+        payloads: Iterable[Mapping[str, Any] | None] | None = None,
         vectors: npt.ArrayLike | None = None,
         *,
         progress: Progress | None = None,

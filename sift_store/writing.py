@@ -52,7 +52,7 @@ _PROBE_DISTANCE = 0.02
 def add_steps(
     context: Context,
     texts: Iterable[str],
-    ids: Iterable[Id] | None,
+    ids: Iterable[Any] | None,
     payloads: Iterable[Payload | None] | None,
     vectors: npt.ArrayLike | None,
     progress: Progress | None,
@@ -130,7 +130,7 @@ def _shifted(progress: Progress, start: int, total: int) -> Progress:
 def _records(
     context: Context,
     texts: Iterable[str],
-    ids: Iterable[Id] | None,
+    ids: Iterable[Any] | None,
     payloads: Iterable[Payload | None] | None,
     statistics: Statistics,
 ) -> list[Record]:
@@ -238,12 +238,13 @@ def reembed_steps(context: Context, embedding: Embedding, progress: Progress | N
     replacement: Replacement = yield partial(context.adapter.replace, embedding.identity)
     try:
         done = yield from _embed_anew(context, embedding, replacement, statistics.count, progress)
-        yield replacement.commit
+        generation: int = yield replacement.commit
+    except GeneratorExit:  # nobody is there to call anything; the replacement ends when it is garbage
+        raise
     except BaseException:
         yield replacement.abandon
         raise
-    statistics = yield context.adapter.statistics
-    context.in_use.embedding, context.in_use.generation = embedding, statistics.generation
+    context.in_use.embedding, context.in_use.generation = embedding, generation
     return done
 
 

@@ -396,13 +396,14 @@ class _EdgeReplacement:
             with engine_errors("writing"):
                 self._begun.shard.update(q.UpdateOperation.upsert_points(points))
 
-    def commit(self) -> None:
+    def commit(self) -> int:
         fresh = self._begun
         if fresh is not None:
             self._adapter.exclusively(
                 lambda _: self._adapter.take(fresh.version, fresh.shard, fresh.meta, same_vectors=False)
             )
         self._adapter.end_replacement()
+        return self._adapter.statistics().generation
 
     def abandon(self) -> None:
         self._adapter.end_replacement()

@@ -16,25 +16,18 @@ if sys.platform == "win32":
 
     def _acquire(descriptor: int) -> None:
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-
-    def _release(descriptor: int) -> None:
-        os.close(descriptor)
 else:
     import fcntl
 
     def _acquire(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def _release(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked child may hold the same open file
-        os.close(descriptor)
-
 
 class Lock:
     """A held lock; a context manager. Let go at the latest when it is garbage."""
 
     def __init__(self, descriptor: int) -> None:
-        self._finalizer = weakref.finalize(self, _release, descriptor)
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
         """Let go; a second call does nothing."""
@@ -63,7 +56,7 @@ def hold(path: Path) -> Lock:
         os.close(descriptor)
         raise StoreLockedError(
             f"{path.parent} is open already, in another process or by another SiftStore of this one. The "
-            "embedded store serves one opener: close the other (several workers? a command line beside an app?), or "
-            "run a server and open that from all of them."
+            "embedded store serves one opener: close the other (several workers? a forked child? a command line beside "
+            "an app?), or run a server and open that from all of them."
         ) from exc
     return Lock(descriptor)

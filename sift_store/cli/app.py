@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sift_store.cli.ingest import Chunking, Passage, passages
+from sift_store.cli.ingest import OWN_KEY, Chunking, Document, Passage, documents
 from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
 from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
@@ -97,14 +97,15 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add files to a store. Adding again replaces what changed and embeds nothing else anew."""
-    indexed = {"document": "keyword", **dict(_pair(item) for item in index or [])}
+    indexed = {f"{OWN_KEY}.document": "keyword", **dict(_pair(item) for item in index or [])}
     made = _embedder(embedder or (None if _exists(store) else "minilm"), query_prefix, passage_prefix)
     with SiftStore.open(store, embedder=made, indexed=indexed) as opened:
         embedding = _needed(opened)
         chunking = Chunking.of(embedding, 0 if whole else chunk, overlap)
         with err.status("reading and cutting"):
-            found = list(passages(paths, chunking))
-        if not found:
+            read = list(documents(paths, chunking))
+        found = [passage for document in read for passage in document.passages]
+        if not found and not opened.count():
             raise InvalidInputError("the files are empty; nothing to add")
         cut = _warn_of_cuts(found, embedding) if whole or chunk else 0
         before = opened.count()
@@ -115,16 +116,15 @@ def add(
                 [passage.payload for passage in found],
                 progress=progress,
             )
-        pruned = _prune(opened, found) if before else 0
+        pruned = _prune(opened, read) if before else 0
         with err.status("building the index, if one is due"):
             opened.optimize()
         after = opened.count()
-    documents = len({passage.payload["document"] for passage in found})
     if as_json:
-        _print_json({"documents": documents, "passages": len(found), "cut": cut, "removed": pruned, "stored": after})
+        _print_json({"documents": len(read), "passages": len(found), "cut": cut, "removed": pruned, "stored": after})
     else:
         removed = f", {pruned} outdated removed" if pruned else ""
-        out.print(f"{documents} documents, {len(found)} passages{removed}; {store} holds {after}")
+        print(f"{len(read)} documents, {len(found)} passages{removed}; {store} holds {after}")
 
 
 @app.command()
@@ -235,7 +235,8 @@ def reembed(
     made = _embedder(embedder, query_prefix, passage_prefix)
     with _existing(store, None) as opened, _bar("embedding") as progress:
         count = opened.reembed(made, progress=progress) if made is not None else 0
-    out.print(f"{count} passages embedded anew")
+        opened.optimize()
+    print(f"{count} passages embedded anew")
 
 
 @app.command()
@@ -258,7 +259,8 @@ def demo(
         tempfile.TemporaryDirectory() as temporary,
         SiftStore.open(Path(temporary) / "demo.sift", embedder="minilm") as opened,
     ):
-        found = list(passages([folder / "corpus.jsonl"], Chunking.of(_needed(opened), None, 0)))
+        read = documents([folder / "corpus.jsonl"], Chunking.of(_needed(opened), None, 0))
+        found = [passage for document in read for passage in document.passages]
         with _bar(f"embedding {len(found)} passages") as progress:
             opened.add([p.text for p in found], [p.id for p in found], [p.payload for p in found], progress=progress)
         for question in asked:
@@ -333,19 +335,17 @@ def _warn_of_cuts(found: Sequence[Passage], embedding: Embedding) -> int:
     return len(cut)
 
 
-def _prune(store: SiftStore, found: Sequence[Passage]) -> int:
-    """Delete chunks beyond the last of each document: what a longer, earlier version left."""
-    chunks: dict[str, int] = {}
-    for passage in found:
-        chunks[passage.payload["document"]] = passage.payload["chunk"] + 1
+def _prune(store: SiftStore, read: Sequence[Document]) -> int:
+    """Delete what a longer, earlier version of a document left beyond its last passage."""
     by_length: dict[int, list[str]] = {}
-    for document, length in chunks.items():
-        by_length.setdefault(length, []).append(document)
+    for document in read:
+        by_length.setdefault(len(document.passages), []).append(document.name)
     gone = 0
-    for length, documents in by_length.items():
-        for start in range(0, len(documents), _PRUNE):
-            some = documents[start : start + _PRUNE]
-            gone += store.delete(where={"document": {"$in": some}, "chunk": {"$gte": length}})
+    for length, names in by_length.items():
+        for start in range(0, len(names), _PRUNE):
+            some = names[start : start + _PRUNE]
+            beyond = {f"{OWN_KEY}.document": {"$in": some}, f"{OWN_KEY}.chunk": {"$gte": length}}
+            gone += store.delete(where=beyond)
     return gone
 
 

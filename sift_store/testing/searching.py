@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
+import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +20,10 @@ from sift_store import (
     InvalidInputError,
     NotFoundError,
     SiftStore,
+    StoreClosedError,
 )
+from sift_store.embedding import Embedding
+from sift_store.searching import InUse
 from sift_store.testing.fixtures import JORDAN, Fixtures
 from sift_store.testing.words import WordEmbedder
 
@@ -103,6 +111,9 @@ class SearchContract(Fixtures):
         by_vector = store.search_batch(vectors=vectors, k=3, method=method)
         assert [[hit.id for hit in hits] for hits in by_vector] == [[hit.id for hit in hits] for hits in batch]
         assert store.search_batch([]) == []
+        for arguments in ({"queries": 5}, {"vectors": 3}, {"queries": ["a"], "weights": [1.0]}):
+            with pytest.raises(InvalidInputError):
+                store.search_batch(**arguments)
 
     def test_compare_gives_each_method_the_same_candidates(self, store: SiftStore) -> None:
         store.add([*JORDAN, *JORDAN], ids=list(range(10)))
@@ -143,6 +154,15 @@ class SearchContract(Fixtures):
             {"query": "a", "method": "knn", "max_tokens": 5},
             {"query": "a", "max_tokens": 0},
             {"query": "a", "where": {"x": {"$near": 3}}},
+            {"query": "a", "min_score": "high"},
+            {"query": "a", "min_score": float("nan")},
+            {"query": "a", "k": 2**62},
+            {"query": "a", "where": {"x": {"$gt": 10**400}}},
+            {"query": "a", "where": {"x": 2**64}},
+            {"query": "a", "where": {"x": "\ud800"}},
+            {"queries": 5},
+            {"queries": ["a", "b"], "weights": [1.0]},
+            {"queries": ["a", "b"], "weights": [float("nan"), 1.0], "method": "knn"},
         ],
     )
     def test_bad_arguments_are_refused(self, store: SiftStore, arguments: Any) -> None:
@@ -217,3 +237,81 @@ class SearchContract(Fixtures):
                 assert await store.reembed(WordEmbedder(8, "small")) == 5
                 with pytest.raises(InvalidInputError):
                     await store.search("a", k=0)
+
+    def test_a_scope_holds_against_a_race_and_against_look_alikes(self, location: str) -> None:
+        with SiftStore.open(location, embedder=WordEmbedder()) as store:
+            theirs = store.scoped({"tenant": True})
+
+            def meddling(texts: list[str]) -> Any:
+                if texts == ["mine"]:
+                    theirs.add(["theirs"], ids=["same"], vectors=np.ones((1, 32)))
+                return WordEmbedder().embed_documents(texts)
+
+            store.add(["first"])
+            ours = SiftStore(replace(store._context, in_use=InUse(Embedding(meddling), 0)), "ours", owner=False).scoped(
+                {"tenant": 1}
+            )
+            with pytest.raises(InvalidInputError, match="outside this store's scope"):
+                ours.add(["mine"], ids=["same"])
+            record = theirs.get(["same"])[0]
+            assert record is not None
+            assert record.text == "theirs"
+            mine = ours.add(["mine, too"])
+            with pytest.raises(InvalidInputError, match="fixed"):
+                ours.update_payload(mine, {"tenant": True})
+            assert ours.count() == theirs.count() == 1
+
+    def test_a_scope_tells_nothing_of_the_rest(self, store: SiftStore) -> None:
+        store.add([f"text {i}" for i in range(1233)])
+        ours = store.scoped({"tenant": "a"})
+        ours.add(["text of ours"])
+        told = str(ours.explain("text", k=5)) + str(ours.doctor()) + str(ours.search("text", k=5))
+        assert not re.search(r"1,?23[34]", told)
+
+    def test_searching_beside_deleting_and_adding(self, store: SiftStore) -> None:
+        texts = [f"word{i} common" for i in range(300)]
+        store.add(texts, ids=list(range(300)))
+        failures: list[BaseException] = []
+        done = threading.Event()
+
+        def churn() -> None:
+            try:
+                while not done.is_set():
+                    store.delete(list(range(100)))
+                    store.add(texts[:100], ids=list(range(100)))
+            except BaseException as exc:
+                failures.append(exc)
+
+        thread = threading.Thread(target=churn)
+        thread.start()
+        try:
+            for i in range(150):
+                hits = store.search(f"common word{i % 100}", k=5)
+                assert len(hits) == 5 or hits.shortfall
+        finally:
+            done.set()
+            thread.join()
+        assert not failures
+
+    async def test_a_cancelled_task_leaves_a_whole_store(self, location: str) -> None:
+        async with await AsyncSiftStore.open(location, embedder=WordEmbedder()) as store:
+            await store.add(JORDAN, ids=list("abcde"))
+            for place in range(12):
+                task = asyncio.create_task(store.reembed(WordEmbedder(8 + place, f"e{place}")))
+                for _ in range(place * 3):
+                    await asyncio.sleep(0.0005)
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                hits = await store.search(JORDAN[1], k=1)
+                assert hits[0].id == "b"
+                assert hits[0].score == pytest.approx(1, abs=1e-5)
+                await store.add([f"new {place}"])
+            assert await store.count() == 17
+
+    async def test_a_closed_async_store_says_so(self, location: str) -> None:
+        store = await AsyncSiftStore.open(location, embedder=WordEmbedder())
+        await store.close()
+        await store.close()
+        with pytest.raises(StoreClosedError):
+            await store.count()

@@ -14,6 +14,7 @@ from sift_store import (
     InvalidInputError,
     NotFoundError,
     SiftStore,
+    StorageError,
     StoreClosedError,
     VectorError,
 )
@@ -222,3 +223,109 @@ class WriteContract(Fixtures):
         assert store.search(JORDAN[1], k=1)[0].id == "b"
         store.add(["still writable"])
         assert store.count() == 6
+
+    def test_writes_are_refused_while_everything_is_embedded_anew(self, store: SiftStore) -> None:
+        refused: list[str] = []
+
+        def meddling(texts: list[str]) -> Any:
+            for write in (
+                lambda: store.add(["new"], vectors=np.ones((1, 32))),
+                lambda: store.delete(["a"]),
+                lambda: store.update_payload(["a"], {"x": 1}),
+            ):
+                try:
+                    write()
+                except StorageError as exc:
+                    refused.append(str(exc))
+            return WordEmbedder(8).embed_documents(texts)
+
+        store.add(JORDAN, ids=list("abcde"))
+        assert store.reembed(meddling) == 5
+        assert len(refused) == 3
+        assert "re-embedded" in refused[0]
+        assert store.count() == 5
+        assert store.delete(["a"]) == 1
+
+    def test_new_vectors_are_used_even_if_the_new_embedder_looks_the_same(self, location: str) -> None:
+        with SiftStore.open(location, embedder=lambda texts: WordEmbedder().embed_documents(texts)) as store:
+            store.add(JORDAN, ids=list("abcde"))
+            store.search("Michael", k=2)
+            scope = store.scoped({"tenant": "a"})
+            scope.add(["only tenant a"])
+            turned = np.linalg.qr(np.random.default_rng(0).normal(size=(32, 32)))[0]
+            store.reembed(lambda texts: WordEmbedder().embed_documents(texts) @ turned)
+            for hit in store.search(JORDAN[1], k=5):
+                vectors = store._context.adapter.get([hit.id], vectors=True)
+                wanted = WordEmbedder().embed_documents([JORDAN[1]])[0] @ turned
+                assert vectors[0] is not None
+                assert float(vectors[0].vector @ wanted / np.linalg.norm(wanted)) == pytest.approx(hit.score, abs=1e-5)
+            assert scope.search("only tenant a", k=1)[0].score == pytest.approx(1, abs=1e-5)
+
+    def test_an_emptied_collection_can_change_its_embedder(self, location: str, capabilities: Capabilities) -> None:
+        if not capabilities.persistent:
+            pytest.skip("declared: not persistent")
+        with SiftStore.open(location, embedder=WordEmbedder()) as store:
+            store.add(["a"], ids=["a"])
+            store.delete(["a"])
+            assert store.reembed(WordEmbedder(8, "others")) == 0
+            store.add(["b"])
+        with SiftStore.open(location, embedder=WordEmbedder(8, "others")) as store:
+            assert store.search("b", k=1)[0].score == pytest.approx(1, abs=1e-5)
+
+    def test_payloads_nest_to_a_limit(self, store: SiftStore) -> None:
+        def nested(depth: int) -> dict[str, Any]:
+            return {"x": nested(depth - 1)} if depth else {}
+
+        cyclic: dict[str, Any] = {}
+        cyclic["self"] = cyclic
+        store.add(["deep"], ids=["deep"], payloads=[nested(60)])
+        record = store.get(["deep"])[0]
+        assert record is not None
+        assert record.payload == nested(60)
+        for payload in (nested(70), cyclic, {"x": _lists(70)}):
+            with pytest.raises(InvalidInputError, match="nested more than"):
+                store.add(["deeper"], payloads=[payload])
+        assert store.count() == 1
+
+    def test_a_change_that_python_calls_equal_is_a_change(self, store: SiftStore) -> None:
+        store.add(["text"], ids=["a"], payloads=[{"flag": 1}])
+        store.add(["text"], ids=["a"], payloads=[{"flag": True}])
+        assert store.count({"flag": True}) == 1
+        assert store.count({"flag": 1}) == 0
+
+    def test_an_empty_filter_deletes_nothing(self, store: SiftStore) -> None:
+        store.add(JORDAN)
+        with pytest.raises(InvalidInputError, match="matches everything"):
+            store.delete(where={})
+        assert store.count() == 5
+
+    def test_what_comes_out_is_the_callers_own(self, store: SiftStore) -> None:
+        store.add(["text"], ids=["a"], payloads=[{"deep": {"er": [1]}}])
+        for payload in (store.get(["a"])[0].payload, store.search("text", k=1)[0].payload):  # type: ignore[union-attr]
+            payload["deep"]["er"].append(2)
+        record = store.get(["a"])[0]
+        assert record is not None
+        assert record.payload == {"deep": {"er": [1]}}
+
+    def test_any_ordered_iterable_will_do(self, store: SiftStore) -> None:
+        payloads = ({"year": np.int64(i)} for i in range(3))
+        ids = store.add((f"t{i}" for i in range(3)), ids=np.arange(3), payloads=payloads)
+        assert ids == [0, 1, 2]
+        assert store.count({"year": {"$in": np.array([0, 2])}}) == 2
+        assert len(store.search("t1", k=np.int64(2))) == 2  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match="ids: set given"):
+            store.add(["a"], ids={"a"})
+
+    def test_a_value_that_its_index_cannot_hold_is_refused(self, store: SiftStore) -> None:
+        wrong: list[Any] = [{"year": 1.5}, {"year": "1999"}, {"year": [1, True]}, {"at": "soon"}, {"lang": 3}]
+        for payload in wrong:
+            with pytest.raises(InvalidInputError, match="does not fit the field's index"):
+                store.add(["a"], payloads=[payload])
+        store.add(["a"], ids=["a"], payloads=[{"year": [1, 2], "price": 3, "lang": None}])
+        with pytest.raises(InvalidInputError, match="does not fit"):
+            store.update_payload(["a"], {"year": "x"})
+        assert store.count() == 1
+
+
+def _lists(depth: int) -> Any:
+    return [_lists(depth - 1)] if depth else []

@@ -95,6 +95,49 @@ def test_a_shorter_document_leaves_no_old_chunks(run: Run, docs: Path) -> None:
     assert told["stored"] == told["passages"]
 
 
+def test_a_document_that_became_empty_leaves_nothing(run: Run, docs: Path) -> None:
+    run("add", "x.sift", "docs")
+    (docs / "deep" / "facts.txt").write_text("")
+    told = json.loads(run("add", "x.sift", "docs", "--json")[1])
+    assert told["removed"] == 1
+    assert told["stored"] == told["passages"]
+
+
+def test_rows_keep_their_own_keys_and_odd_characters(run: Run, tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": None,
+            "text": "line\u2028separator and next\u0085line",
+            "source": "wikipedia",
+            "chunk": 7,
+            "document": "d",
+        },
+        {"id": 5, "text": "five"},
+    ]
+    lines = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert run("add", "odd[/b].sift", "rows.jsonl")[0] == 0
+    with SiftStore.open("odd[/b].sift") as store:
+        record = store.get(["rows.jsonl:1"])[0]
+        assert record is not None
+        assert record.text == rows[0]["text"]
+        assert {key: record.payload[key] for key in ("source", "chunk", "document")} == {
+            "source": "wikipedia",
+            "chunk": 7,
+            "document": "d",
+        }
+        assert store.get(["5"])[0] is not None
+
+
+def test_folders_of_one_name_do_not_mix(run: Run, tmp_path: Path) -> None:
+    for folder in ("docs", "other/docs"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text(f"text of {folder}")
+    told = json.loads(run("add", "x.sift", "docs", "other/docs", "--json")[1])
+    assert told["stored"] == 2
+    assert json.loads(run("add", "x.sift", "./docs/", "--json")[1])["stored"] == 2
+
+
 def test_texts_that_are_cut_are_named(run: Run, docs: Path) -> None:
     code, _, complaint = run("add", "x.sift", "docs", "--whole")
     assert code == 0
@@ -156,6 +199,13 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, docs: Path, arguments: 
     [
         (b'{"text": "fine"}\n{"text": 3}\n', 'bad.jsonl:2: an object with a string "text" wanted'),
         (b'{"text": "fine"}\nnot json\n', "bad.jsonl:2: not JSON"),
+        (
+            b'{"text": "fine", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
+            "bad.jsonl:1: not JSON that can be read",
+        ),
+        (b'{"text": "fine", "x": ' + b"[" * 100 + b"]" * 100 + b"}\n", "nested more than"),
+        (b'{"text": "lone \\ud800 surrogate"}\n', "lone surrogate"),
+        (b'{"text": "fine", "_passage": 1}\n', 'the key "_passage" is kept'),
         (b"\xff\xfe\n", "not UTF-8"),
         (b"\n", "empty"),
         (b'{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}\n', "id '1' is given twice"),

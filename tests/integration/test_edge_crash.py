@@ -68,21 +68,21 @@ import os, signal, sys, threading
 import numpy as np
 from sift_store import SiftStore
 from sift_store_edge.adapter import EdgeAdapter
-from sift_store_edge.index import IndexBuilder
+from sift_store_edge.index import _Build
 from sift_store_edge.layout import Layout, Version
 
 step, when = sys.argv[2], sys.argv[3]
-owner, name = {"copy": (Version, "copy_from"), "build": (IndexBuilder, "_build"), "load": (IndexBuilder, "_switch"),
-               "turn": (IndexBuilder, "_turn"), "take": (EdgeAdapter, "take"), "switch": (Layout, "switch_to"),
-               "remove": (Version, "remove")}[step]
+owner, name = {"copy": (Version, "copy_from"), "build": (_Build, "_index"), "load": (_Build, "_switch"),
+               "turn": (_Build, "_turn"), "take": (EdgeAdapter, "take"), "complete": (Version, "complete"),
+               "switch": (Layout, "switch_to"), "discard": (Layout, "discard")}[step]
 original = getattr(owner, name)
 
-def dying(self, *args):
+def dying(self, *args, **options):
     if when == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     if when == "during":
         threading.Timer(float(sys.argv[4]), os.kill, (os.getpid(), signal.SIGKILL)).start()
-    result = original(self, *args)
+    result = original(self, *args, **options)
     if when == "after":
         os.kill(os.getpid(), signal.SIGKILL)
     return result
@@ -133,8 +133,9 @@ def copy_of(path: Path, folder: Path) -> Path:
         ("switch", "before"),
         ("switch", "during"),
         ("switch", "after"),
-        ("remove", "before"),
-        ("remove", "after"),
+        ("complete", "after"),
+        ("discard", "before"),
+        ("discard", "after"),
     ],
 )
 def test_kill_at_any_step_of_an_index_build_loses_nothing(
