@@ -85,7 +85,7 @@ def main() -> None:
         shutil.rmtree(path)
     store, steps = filled(path, vectors, texts)
     adapter = store._context.adapter
-    shard = adapter._live()  # type: ignore[attr-defined]  # the engine below, for its own queries
+    shard = adapter._serving().shard  # type: ignore[attr-defined]  # the engine below, for its own queries
     ef = store.search(vector=queries[0], k=K).plan.ef
     params = q.SearchParams(hnsw_ef=ef)
 

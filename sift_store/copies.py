@@ -11,14 +11,14 @@ import numpy.typing as npt
 
 __all__ = ["near_equal_rows", "repeats", "same_text_groups"]
 
-# One text embedded in two batches differs by rounding, about 1e-6 in distance.
-_DISTANCE = 1e-4
+# One text embedded in two batches differs by rounding: 7e-7 in distance, measured for all-MiniLM-L6-v2 in float32.
+_DISTANCE = 2e-5
 
 
 def near_equal_rows(
     vectors: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]
 ) -> list[list[int]]:
-    """Groups of two or more rows whose unit vectors are within 0.0001 of the group's first.
+    """Groups of two or more rows whose unit vectors are within 2e-5 of the group's first.
 
     Args:
         vectors: (K, d). scores: (K,) cosine to one query, in falling order. rows: those to look at, rising.

@@ -174,16 +174,12 @@ def _pool_weights(scores: Float64, share: Float64, smooth: FloatArray, items: fl
     Ecology 2012, order 2), ``1 / Σ_ij w_i w_j n(i, j)``; if none does, the T that holds most.
     """
     shifted = scores - scores.max(axis=1, keepdims=True)
-    trial = _softmax(shifted.astype(smooth.dtype), share, _TEMPERATURES)  # (T, K)
+    softmax = np.exp(shifted.astype(smooth.dtype) / _TEMPERATURES.astype(smooth.dtype)[:, None, None])  # (T, m, K)
+    softmax *= (share / softmax.sum(axis=2)).astype(smooth.dtype)[:, :, None]
+    trial = softmax.sum(axis=1)
     nearness = smooth * smooth * smooth
     distinct = 1 / np.einsum("tk,tk->t", trial @ nearness, trial)
     enough = np.flatnonzero(distinct >= items)
     chosen = int(enough[0]) if len(enough) else int(np.argmax(distinct))
-    return _softmax(shifted, share, _TEMPERATURES[chosen : chosen + 1])[0], float(_TEMPERATURES[chosen])
-
-
-def _softmax(shifted: FloatArray, share: Float64, temperatures: Float64) -> FloatArray:
-    """One softmax a temperature and query, mixed by the queries' shares: (m, K) -> (T, K)."""
-    softmax = np.exp(shifted[None] / temperatures.astype(shifted.dtype)[:, None, None])
-    softmax *= (share / softmax.sum(axis=2)).astype(shifted.dtype)[:, :, None]
-    return softmax.sum(axis=1)  # type: ignore[no-any-return]  # of the same dtype
+    weights = trial[chosen].astype(np.float64)
+    return weights / weights.sum(), float(_TEMPERATURES[chosen])

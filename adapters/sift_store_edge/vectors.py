@@ -8,6 +8,7 @@ what is kept is what the engine itself returned. Bounded; the oldest go first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ class VectorCache:
         """
         slots = list(map(self._slots.get, ids))
         if None not in slots:
-            return self._block[np.array(slots, dtype=np.intp)], 0
+            return self._block.take(cast(list[int], slots), axis=0, mode="clip"), 0  # faster than an index
         missing = [place for place, slot in enumerate(slots) if slot is None]
         rows = self._block[[slot or 0 for slot in slots]]  # those that are missing are overwritten below
         loaded = load([ids[place] for place in missing])

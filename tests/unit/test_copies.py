@@ -13,7 +13,7 @@ def test_groups_of_near_equal_vectors_against_brute_force() -> None:
         order = np.argsort(-scores, kind="stable")
         vectors, scores = vectors[order], scores[order]
         rows = np.arange(0, 40, 2)
-        close = np.linalg.norm(vectors[:, None] - vectors[None], axis=2) < 1e-4
+        close = np.linalg.norm(vectors[:, None] - vectors[None], axis=2) < 2e-5
         wanted = {tuple(np.flatnonzero(close[row, rows]) * 2) for row in rows if close[row, rows].sum() > 1}
         assert {tuple(sorted(group)) for group in near_equal_rows(vectors, scores, rows)} == wanted
 
