@@ -54,8 +54,15 @@ def filled(path: Path, vectors: np.ndarray, texts: list[str]) -> tuple[SiftStore
             store.add(texts, ids=list(range(len(texts))), vectors=vectors)
             steps["add, s"] = time.perf_counter() - start
             start = time.perf_counter()
+            store.optimize(wait=False)
+            pauses = []
+            while store._context.adapter.statistics().building:
+                pauses += timed(lambda query: store.search(vector=query, k=K), vectors[:1])
+                time.sleep(0.02)
             store.optimize()
             steps["build the index, s"] = time.perf_counter() - start
+            steps["searches meanwhile, p50 ms"] = float(np.median(pauses))
+            steps["the longest of them, ms"] = max(pauses)
     start = time.perf_counter()
     store = SiftStore.open(path)
     steps["open, s"] = time.perf_counter() - start

@@ -76,6 +76,7 @@ def methods(pool: np.ndarray, query: np.ndarray, k: int) -> dict[str, Callable[[
         "pyversity MMR": lambda: diversify(pool, scores, k, Strategy.MMR, diversity=0.5),
         "pyversity DPP": lambda: diversify(pool, scores, k, Strategy.DPP, diversity=0.5),
         "greedy threshold": lambda: greedy_threshold(pool, query, k),
+        'floor of "pool": numpy\'s pool @ pool.T': lambda: pool @ pool.T,
     }
     return {name: call for name, call in everything.items() if call is not None}
 

@@ -31,8 +31,8 @@ _GENERAL = "sentence-transformers"
 class Embedder(Protocol):
     """What an embedder offers.
 
-    Optional beside it: `name`, `query_prefix`, `passage_prefix` (kept with the store and checked at open), `max_tokens`
-    and `count_tokens(texts) -> list[int]` (for chunking and token budgets).
+    Optional beside it: `name`, `query_prefix`, `passage_prefix` and `dimension` (kept with the store and checked at
+    open), `max_tokens` and `count_tokens(texts) -> list[int]` (for chunking and token budgets).
     """
 
     def embed_documents(self, texts: list[str]) -> Any:
@@ -49,7 +49,7 @@ class Embedding:
     """An embedder as the store uses it: unit float32 rows out, batches, progress, a small cache of queries.
 
     Attributes:
-        identity: what the store keeps of it.
+        identity: what the store keeps of it. dimension: of its vectors; None if only its vectors tell.
     """
 
     def __init__(self, embedder: Embedder | Callable[[list[str]], Any]) -> None:
@@ -64,6 +64,7 @@ class Embedding:
             query_prefix=getattr(embedder, "query_prefix", ""),
             passage_prefix=getattr(embedder, "passage_prefix", ""),
         )
+        self.dimension: int | None = getattr(embedder, "dimension", None)
         self._source = embedder
         self._count_tokens: Callable[[list[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
         self._cache: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()

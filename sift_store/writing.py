@@ -269,11 +269,18 @@ def check_embedder(statistics: Statistics, embedding: Embedding | None) -> None:
     """Refuse an embedder other than the one that the store was built with.
 
     Raises:
-        EmbedderError: name or prefixes differ. Unnamed callables cannot be told apart; their dimension is checked
-            when they are used, and `doctor` compares.
+        EmbedderError: name, prefixes or dimension differ. Callables that tell neither are checked by dimension when
+            they are used, and by `doctor`, which compares vectors.
     """
     stored = statistics.embedder
-    if embedding is None or stored is None or stored.name is None or embedding.identity.name is None:
+    if embedding is None or stored is None:
+        return
+    if embedding.dimension not in (None, statistics.dimension):
+        raise EmbedderError(
+            f"the embedder gives dimension {embedding.dimension}, the store has {statistics.dimension}; open it with the "
+            "embedder it was built with, or re-embed the collection"
+        )
+    if stored.name is None or embedding.identity.name is None:
         return
     if embedding.identity != stored:
         raise EmbedderError(

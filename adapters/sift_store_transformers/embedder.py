@@ -57,6 +57,7 @@ class SentenceTransformerEmbedder:
         self.passage_prefix = _prefix(passage_prefix, prompts, _PASSAGE_PROMPTS)
         self.max_tokens = self._room()
         self._batch_size = batch_size
+        self.dimension: int = self._encode(["dimension"], "").shape[1]  # the library's method was renamed
 
     def embed_documents(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """Unit vectors of passages, (n, d) float32."""

@@ -187,7 +187,9 @@ class WriteContract(Fixtures):
             store.add(JORDAN)
         with pytest.raises(EmbedderError, match=r"'words'.*'others'"):
             SiftStore.open(location, embedder=WordEmbedder(name="others"))
-        with SiftStore.open(location, embedder=WordEmbedder(16, name=None)) as store:
+        with pytest.raises(EmbedderError, match="gives dimension 16, the store has 32"):
+            SiftStore.open(location, embedder=WordEmbedder(16, name=None))
+        with SiftStore.open(location, embedder=WordEmbedder(16).embed_documents) as store:
             with pytest.raises(VectorError, match="dimension 16 given, 32 wanted"):
                 store.search("Michael")
             with pytest.raises(EmbedderError, match="dimension 16, the store has 32"):
