@@ -117,12 +117,14 @@ class Candidates:
         scores: (n,) float32, higher is better.
         vectors: (n, d) float32, or None if not asked for.
         moved: bytes of vectors that came out of the engine; what a cache held does not count.
+        generation: of the content that was searched, as in `Statistics`.
     """
 
     keys: Sequence[Key]
     scores: npt.NDArray[np.float32]
     vectors: npt.NDArray[np.float32] | None
     moved: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class MemoryAdapter:
         best = np.argsort(-scores, kind="stable")[: query.limit]
         vectors = matrix[rows[best]] if query.with_vectors else None
         keys = cast(list[Key], [records[row].id for row in rows[best]])
-        return Candidates(keys, scores[best], vectors, 0 if vectors is None else vectors.nbytes)
+        return Candidates(keys, scores[best], vectors, 0 if vectors is None else vectors.nbytes, self._generation)
 
     def _vectors(self) -> npt.NDArray[np.float32]:
         if self._matrix is None:

@@ -56,13 +56,13 @@ class Context:
         """The embedder in use."""
         return self.in_use.embedding
 
-    def check_generation(self, statistics: Statistics, generation: int) -> None:
+    def check_generation(self, found: int, generation: int) -> None:
         """Vectors made for one generation of content mean nothing in the next.
 
         Raises:
             StorageError: the collection was re-embedded meanwhile.
         """
-        if statistics.generation != generation:
+        if found != generation:
             raise StorageError("the collection was re-embedded meanwhile; ask again, or open the store again")
 
 
@@ -174,7 +174,7 @@ def _pools(
     request = replace(request, where=conjunction(context.scope, request.where))
     statistics: Statistics = yield context.adapter.statistics
     generation = context.in_use.generation
-    context.check_generation(statistics, generation)
+    context.check_generation(statistics.generation, generation)
     targets = []
     for question in questions:
         targets.append((yield from _embed(context, question, statistics.dimension)))
@@ -191,7 +191,8 @@ def _pools(
         )
     else:
         found = yield partial(context.adapter.candidates, queries)
-        context.check_generation((yield context.adapter.statistics), generation)
+        for candidates in found:
+            context.check_generation(candidates.generation, generation)
     answers = iter(found)
     pools = [
         _merge([next(answers) for _ in rows], rows, question.weights)

@@ -112,7 +112,7 @@ def _add_chunk(
     if not (yield from _has_content(context)):
         yield partial(adapter.create, made.shape[1], identity)
     statistics: Statistics = yield adapter.statistics
-    context.check_generation(statistics, generation)
+    context.check_generation(statistics.generation, generation)
     check_embedder(statistics, embedding)
     if statistics.dimension != made.shape[1]:
         raise EmbedderError(f"the vectors have dimension {made.shape[1]}, the store has {statistics.dimension}")
@@ -277,8 +277,8 @@ def check_embedder(statistics: Statistics, embedding: Embedding | None) -> None:
         return
     if embedding.dimension not in (None, statistics.dimension):
         raise EmbedderError(
-            f"the embedder gives dimension {embedding.dimension}, the store has {statistics.dimension}; open it with the "
-            "embedder it was built with, or re-embed the collection"
+            f"the embedder gives dimension {embedding.dimension}, the store has {statistics.dimension}; open it with "
+            "the embedder it was built with, or re-embed the collection"
         )
     if stored.name is None or embedding.identity.name is None:
         return

@@ -249,9 +249,9 @@ class EdgeAdapter:
         keys = [point.id for point in points]
         scores = np.array([point.score for point in points], dtype=np.float32)
         if not query.with_vectors:
-            return Candidates(keys, scores, None)
+            return Candidates(keys, scores, None, 0, self._generation)
         vectors, loaded = self._cache.gather(cast(list[PointId], keys), self._load_vectors)
-        return Candidates(keys, scores, vectors, loaded * vectors.shape[1] * 4)
+        return Candidates(keys, scores, vectors, loaded * vectors.shape[1] * 4, self._generation)
 
     def _load_vectors(self, points: list[PointId]) -> npt.NDArray[np.float32]:
         with engine_errors("reading vectors"):
