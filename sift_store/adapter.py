@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.errors import InvalidInputError
+from sift_store.errors import InvalidInputError, StorageError
 from sift_store.filters import Filter, matches
 from sift_store.location import Location
 from sift_store.records import Id, Payload, Record
@@ -32,6 +32,7 @@ __all__ = [
     "Replacement",
     "Statistics",
     "StoreModule",
+    "check_generation",
     "outside",
 ]
 
@@ -163,15 +164,18 @@ class Adapter(Protocol):
     def create(self, dimension: int, embedder: EmbedderIdentity) -> None:
         """Make the collection, if it is not there; another opener may have made it with another dimension."""
 
-    def upsert(self, records: Sequence[Record], *, within: Filter | None = None) -> None:
+    def upsert(self, records: Sequence[Record], *, generation: int | None = None, within: Filter | None = None) -> None:
         """Write records with vectors, replacing whole records of the same id. Durable on return.
 
         Args:
             records: no id twice.
+            generation: the content that the vectors were made for; in the same step as the write it is made sure that
+                it is still there.
             within: a scope; in the same step as the write it is made sure that no record outside it is replaced.
 
         Raises:
             InvalidInputError: an id is taken outside the scope; nothing was written.
+            StorageError: the content was replaced meanwhile; nothing was written.
             PartialWriteError: stopped half-way.
         """
 
@@ -220,6 +224,16 @@ class StoreModule(Protocol):
 
     def drop_collection(self, location: Location) -> bool:
         """Delete the collection; whether there was one."""
+
+
+def check_generation(found: int, wanted: int | None) -> None:
+    """Vectors made for one generation of content mean nothing in the next.
+
+    Raises:
+        StorageError: the collection was re-embedded between making the vectors and using them.
+    """
+    if wanted not in (None, found):
+        raise StorageError("the collection was re-embedded meanwhile and nothing was done; ask again")
 
 
 def outside(stored: Iterable[Record | None], within: Filter) -> None:

@@ -25,6 +25,7 @@ from sift_store.adapter import (
     Key,
     Replacement,
     Statistics,
+    check_generation,
     outside,
 )
 from sift_store.errors import StorageError, StoreClosedError
@@ -72,9 +73,12 @@ class MemoryAdapter:
             if self._dimension is None:
                 self._dimension, self._embedder = dimension, embedder
 
-    def upsert(self, records: Sequence[Record], *, within: Filter | None = None) -> None:  # noqa: D102
+    def upsert(  # noqa: D102
+        self, records: Sequence[Record], *, generation: int | None = None, within: Filter | None = None
+    ) -> None:
         with self._lock:
             stored = self._writable()
+            check_generation(self._generation, generation)
             if within is not None:
                 outside([stored.get(record.id) for record in records], within)
             stored.update((record.id, record) for record in records)
@@ -155,6 +159,7 @@ class MemoryAdapter:
     def take(self, other: MemoryAdapter, embedder: EmbedderIdentity) -> None:
         """Make the other's content this one's."""
         with self._lock:
+            self._open()
             self._records, self._dimension, self._embedder = other._open(), other._dimension, embedder
             self._matrix = None
             self._generation += 1

@@ -15,10 +15,10 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.adapter import Adapter, CandidateQuery, Candidates, Key, Statistics
+from sift_store.adapter import Adapter, CandidateQuery, Candidates, Key, Statistics, check_generation
 from sift_store.copies import near_equal_rows, same_text_groups
 from sift_store.embedding import Embedding, estimated_tokens
-from sift_store.errors import EmbedderError, InvalidInputError, StorageError
+from sift_store.errors import EmbedderError, InvalidInputError
 from sift_store.filters import Filter, conjunction, matches
 from sift_store.kernels import unit_rows
 from sift_store.mmr import mmr
@@ -55,15 +55,6 @@ class Context:
     def embedding(self) -> Embedding | None:
         """The embedder in use."""
         return self.in_use.embedding
-
-    def check_generation(self, found: int, generation: int) -> None:
-        """Vectors made for one generation of content mean nothing in the next.
-
-        Raises:
-            StorageError: the collection was re-embedded meanwhile.
-        """
-        if found != generation:
-            raise StorageError("the collection was re-embedded meanwhile; ask again, or open the store again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +165,7 @@ def _pools(
     request = replace(request, where=conjunction(context.scope, request.where))
     statistics: Statistics = yield context.adapter.statistics
     generation = context.in_use.generation
-    context.check_generation(statistics.generation, generation)
+    check_generation(statistics.generation, generation)
     targets = []
     for question in questions:
         targets.append((yield from _embed(context, question, statistics.dimension)))
@@ -192,7 +183,7 @@ def _pools(
     else:
         found = yield partial(context.adapter.candidates, queries)
         for candidates in found:
-            context.check_generation(candidates.generation, generation)
+            check_generation(candidates.generation, generation)
     answers = iter(found)
     pools = [
         _merge([next(answers) for _ in rows], rows, question.weights)

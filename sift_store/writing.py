@@ -9,7 +9,15 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.adapter import EmbedderIdentity, Finding, Progress, Replacement, Statistics, outside
+from sift_store.adapter import (
+    EmbedderIdentity,
+    Finding,
+    Progress,
+    Replacement,
+    Statistics,
+    check_generation,
+    outside,
+)
 from sift_store.embedding import Embedding
 from sift_store.errors import EmbedderError, InvalidInputError, NotFoundError, PartialWriteError, SiftStoreError
 from sift_store.filters import And, conjunction, matches, parse
@@ -94,7 +102,8 @@ def _add_chunk(
     rows: npt.NDArray[np.float32] | None,
     progress: Progress | None,
 ) -> Steps[None]:
-    adapter, embedding, generation = context.adapter, context.embedding, context.in_use.generation
+    generation = context.in_use.generation  # before the embedder: the two change in the other order
+    adapter, embedding = context.adapter, context.embedding
     stored: list[Record | None] = [None] * len(places)
     if (yield from _has_content(context)):
         stored = yield partial(adapter.get, [records[place].id for place in places])
@@ -112,7 +121,7 @@ def _add_chunk(
     if not (yield from _has_content(context)):
         yield partial(adapter.create, made.shape[1], identity)
     statistics: Statistics = yield adapter.statistics
-    context.check_generation(statistics.generation, generation)
+    check_generation(statistics.generation, generation)
     check_embedder(statistics, embedding)
     if statistics.dimension != made.shape[1]:
         raise EmbedderError(f"the vectors have dimension {made.shape[1]}, the store has {statistics.dimension}")
@@ -120,7 +129,7 @@ def _add_chunk(
         Record(records[place].id, records[place].text, records[place].payload, vector)
         for place, vector in zip(places, made, strict=True)
     ]
-    yield partial(adapter.upsert, batch, within=context.scope)
+    yield partial(adapter.upsert, batch, generation=generation, within=context.scope)
 
 
 def _shifted(progress: Progress, start: int, total: int) -> Progress:
@@ -243,6 +252,9 @@ def reembed_steps(context: Context, embedding: Embedding, progress: Progress | N
         raise
     except BaseException:
         yield replacement.abandon
+        changed: Statistics = yield context.adapter.statistics
+        if changed.generation > context.in_use.generation:  # it failed after the change over
+            context.in_use.embedding, context.in_use.generation = embedding, changed.generation
         raise
     context.in_use.embedding, context.in_use.generation = embedding, generation
     return done

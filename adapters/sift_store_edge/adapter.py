@@ -22,6 +22,7 @@ from sift_store.adapter import (
     Key,
     Replacement,
     Statistics,
+    check_generation,
     outside,
 )
 from sift_store.errors import PartialWriteError, StorageError, StoreClosedError
@@ -144,10 +145,14 @@ class EdgeAdapter:
     def _new_version(self, dimension: int) -> tuple[Version, q.EdgeShard, dict[str, str]]:
         """An empty version beside the live one, on disk, with the same payload indexes."""
         version = self.layout.new_version()
-        shard = create_shard(version.shard, dimension)
-        fields = declare_fields(shard, {**self._fields, **self._declared})
-        shard.flush()
-        version.sync()
+        try:
+            shard = create_shard(version.shard, dimension)
+            fields = declare_fields(shard, {**self._fields, **self._declared})
+            shard.flush()
+            version.sync()
+        except BaseException:
+            self.layout.discard(version)
+            raise
         return version, shard, fields
 
     def _serving(self) -> Live:
@@ -159,9 +164,12 @@ class EdgeAdapter:
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
-    def upsert(self, records: Sequence[Record], *, within: Filter | None = None) -> None:  # noqa: D102
+    def upsert(  # noqa: D102
+        self, records: Sequence[Record], *, generation: int | None = None, within: Filter | None = None
+    ) -> None:
         done = 0
         with self._write_lock:
+            check_generation(self._generation, generation)
             if within is not None:
                 outside(self.get([record.id for record in records]), within)
             try:
@@ -357,17 +365,17 @@ class EdgeAdapter:
         self.statistics()
         if self.replacing:
             raise StorageError("the collection is being re-embedded; build the index when that has ended")
-        self._builder.start()
-        if wait:
-            self._builder.wait()
+        build = self._builder.start()
+        if wait and build is not None:
+            build.wait()
 
     def doctor(self) -> Iterable[Finding]:  # noqa: D102
         return self._builder.doctor(self.statistics())
 
     def close(self) -> None:  # noqa: D102
         with self._lock:
-            self._closed = True  # first, so that no build begins any more
-        self._builder.stop()
+            self._closed = True
+        self._builder.stop(for_good=True)
         with self._write_lock, self._lock:
             live, self._live = self._live, None
             try:

@@ -42,8 +42,9 @@ class IndexBuilder:
 
     def __init__(self, adapter: EdgeAdapter) -> None:
         self._adapter = adapter
-        self._lock = threading.Lock()  # held only to look at or change `_build`
+        self._lock = threading.Lock()  # held only to look at or change these two
         self._build: _Build | None = None
+        self._ended = False
 
     @property
     def running(self) -> bool:
@@ -56,35 +57,28 @@ class IndexBuilder:
             self._build.note(points)
 
     def consider(self) -> None:
-        """Begin a build, once writers are quiet, if enough is unindexed."""
-        if self.running:
+        """Begin a build, once writers are quiet, if enough is unindexed. After one that failed, only `start` does."""
+        if self.running or (self._build is not None and self._build.error is not None):
             return
-        state = self._adapter.statistics()
+        try:
+            state = self._adapter.statistics()
+        except SiftStoreError:  # closed meanwhile: what was written is written, an index can wait
+            return
         unindexed = state.count - state.indexed
         if unindexed * (state.dimension or 0) * 4 >= _BACKGROUND_BYTES and unindexed >= _BACKGROUND_SHARE * state.count:
             self._begin(patient=True)
 
-    def start(self) -> None:
-        """Begin a build now, unless one is under way or the engine would build nothing."""
-        if _unindexed_kb(self._adapter.statistics()) >= INDEXING_THRESHOLD_KB:
-            self._begin(patient=False)
+    def start(self) -> _Build | None:
+        """Begin a build now, unless one is under way; None if the engine would build nothing."""
+        if not self.running and _unindexed_kb(self._adapter.statistics()) < INDEXING_THRESHOLD_KB:
+            self._build = None  # nothing is due, so an earlier failure is of no interest
+            return None
+        return self._begin(patient=False)
 
-    def wait(self) -> None:
-        """Wait for the build under way, if any.
-
-        Raises:
-            StorageError: it failed.
-        """
-        build = self._build
-        if build is not None:
-            build.hurry()
-            build.join()
-            if build.error is not None:
-                raise build.error
-
-    def stop(self) -> None:
+    def stop(self, *, for_good: bool = False) -> None:
         """End the build under way, if any; the live data is as it was. Not with the write lock held."""
         with self._lock:
+            self._ended = self._ended or for_good
             build = self._build
         if build is not None:
             build.stop()
@@ -104,11 +98,12 @@ class IndexBuilder:
                 "run store.optimize() or sift-store optimize",
             )
 
-    def _begin(self, *, patient: bool) -> None:
+    def _begin(self, *, patient: bool) -> _Build | None:
         with self._lock:
-            if not self.running and not self._adapter.replacing:
+            if not self.running and not self._adapter.replacing and not self._ended:
                 self._build = _Build(self._adapter, patient=patient)
                 self._build.start()
+            return self._build
 
 
 class _Build(threading.Thread):
@@ -129,12 +124,20 @@ class _Build(threading.Thread):
     def note(self, points: Iterable[PointId]) -> None:
         """Points were written."""
         self._touched.set()
-        if self._changed is not None:
-            self._changed.update(points)
+        changed = self._changed  # the build may end at any moment
+        if changed is not None:
+            changed.update(points)
 
-    def hurry(self) -> None:
-        """Do not wait for quiet."""
+    def wait(self) -> None:
+        """Wait for its end, without waiting for quiet.
+
+        Raises:
+            StorageError: it failed.
+        """
         self._hurried.set()
+        self.join()
+        if self.error is not None:
+            raise self.error
 
     def stop(self) -> None:
         """End it and wait for its end."""
@@ -176,7 +179,11 @@ class _Build(threading.Thread):
             live.shard.flush()
         version = self._adapter.layout.new_version()
         self._changed = set()
-        version.copy_from(live.version)
+        try:
+            version.copy_from(live.version)
+        except BaseException:
+            self._adapter.layout.discard(version)
+            raise
         return live.version, version
 
     def _index(self, version: Version) -> bool:

@@ -195,7 +195,7 @@ def collections_in(location: Location) -> list[str]:
     if not root.is_dir():
         return []
     folders = [path for path in root.iterdir() if not path.name.startswith(".")]
-    return sorted(unquote(path.name) for path in folders if (path / "CURRENT").is_file())
+    return sorted(unquote(path.name) for path in folders if any(path.glob("version-*/meta.json")))
 
 
 def _checked_root(location: Location) -> Path:

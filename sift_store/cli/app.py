@@ -20,6 +20,7 @@ from sift_store.cli.ingest import OWN_KEY, Chunking, Document, Passage, document
 from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
 from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
+from sift_store.filters import parse_datetime
 from sift_store.location import parse_location
 from sift_store.plan import DEFAULT_K, Method
 from sift_store.registry import EMBEDDERS, find
@@ -41,7 +42,9 @@ StoreArgument = Annotated[
 ]
 QueryArgument = Annotated[str, typer.Argument(help="The question.")]
 KOption = Annotated[int, typer.Option("--k", "-k", help="How many passages.")]
-WhereOption = Annotated[str | None, typer.Option(help='A filter as JSON, e.g. \'{"year": {"$gte": 2020}}\'.')]
+WhereOption = Annotated[
+    str | None, typer.Option(help='A filter as JSON, e.g. \'{"year": {"$gte": 2020}, "at": {"$lt": "2024-05-01"}}\'.')
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 EmbedderOption = Annotated[
     str | None,
@@ -83,7 +86,13 @@ def add(
     paths: Annotated[
         list[Path], typer.Argument(help="Folders or files: .txt, .md, .jsonl (one object a line, with text).")
     ],
-    embedder: EmbedderOption = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            help="minilm, or the name or folder of a sentence-transformers model. Default: what the store remembers, "
+            "minilm for a new one."
+        ),
+    ] = None,
     query_prefix: QueryPrefix = None,
     passage_prefix: PassagePrefix = None,
     chunk: Annotated[
@@ -309,9 +318,17 @@ def _embedder(name: str | None, query_prefix: str | None, passage_prefix: str | 
 
 def _where(text: str | None) -> Any:
     try:
-        return None if text is None else json.loads(text)
-    except ValueError as exc:
+        return None if text is None else json.loads(text, object_hook=_with_dates)
+    except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"--where: not JSON ({exc})") from exc
+
+
+def _with_dates(condition: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no dates: ISO text under a range operator is one."""
+    return {
+        key: (parse_datetime(value) or value) if key in ("$gt", "$gte", "$lt", "$lte") else value
+        for key, value in condition.items()
+    }
 
 
 def _pair(item: str) -> tuple[str, str]:

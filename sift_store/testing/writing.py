@@ -263,6 +263,37 @@ class WriteContract(Fixtures):
                 assert float(vectors[0].vector @ wanted / np.linalg.norm(wanted)) == pytest.approx(hit.score, abs=1e-5)
             assert scope.search("only tenant a", k=1)[0].score == pytest.approx(1, abs=1e-5)
 
+    def test_an_add_that_meets_a_reembedding_is_refused_or_right(self, location: str) -> None:
+        with SiftStore.open(location, embedder=WordEmbedder().embed_documents) as store:
+            store.add(JORDAN, ids=list("abcde"))
+            adapter = store._context.adapter
+            upsert = adapter.upsert
+
+            def overtaken(*arguments: Any, **options: Any) -> None:
+                adapter.upsert = upsert  # type: ignore[method-assign]
+                store.reembed(lambda texts: -WordEmbedder().embed_documents(texts))
+                upsert(*arguments, **options)
+
+            adapter.upsert = overtaken  # type: ignore[method-assign]
+            with pytest.raises(StorageError, match="re-embedded meanwhile"):
+                store.add(["late"], ids=["late"])
+            assert store.count() == 5
+            store.add(["late"], ids=["late"])
+            assert store.search("late", k=1)[0].score == pytest.approx(1, abs=1e-5)
+
+    def test_a_store_closed_while_embedding_anew_stays_closed(self, location: str) -> None:
+        store = SiftStore.open(location, embedder=WordEmbedder())
+        store.add(JORDAN)
+
+        def closing(texts: list[str]) -> Any:
+            store.close()
+            return WordEmbedder(8).embed_documents(texts)
+
+        with pytest.raises(StoreClosedError):
+            store.reembed(closing)
+        with pytest.raises(StoreClosedError):
+            store.count()
+
     def test_an_emptied_collection_can_change_its_embedder(self, location: str, capabilities: Capabilities) -> None:
         if not capabilities.persistent:
             pytest.skip("declared: not persistent")

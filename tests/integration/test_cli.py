@@ -73,6 +73,8 @@ def test_add_search_compare_explain_doctor(run: Run, docs: Path) -> None:
     assert code == 0
     assert "born" in said
     assert "fewer than asked" in said
+    code, _, complaint = run("search", "x.sift", "q", "--where", '{"at": {"$gte": "2020-01-31"}}')
+    assert (code, complaint) == (0, "")
     code, said, _ = run("compare", "x.sift", question, "-k", "3")
     assert "nearest neighbours" in said
     assert "repeats 1" in said

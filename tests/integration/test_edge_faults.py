@@ -48,6 +48,7 @@ def test_a_lost_pointer_loses_no_data(tmp_path: Path) -> None:
     path = tmp_path / "x.sift"
     fill(path)
     (path / "default" / "CURRENT").unlink()
+    assert list_collections(path) == ["default"]
     with SiftStore.open(path) as store:
         assert store.count() == 50
     assert (path / "default" / "CURRENT").is_file()
@@ -70,6 +71,7 @@ def test_an_error_after_the_change_over_does_not_take_it_back(tmp_path: Path, mo
         store.reembed(WordEmbedder(8, "others"))
     monkeypatch.undo()
     assert failed
+    assert store.search(TEXTS[7], k=1)[0].id == 7  # the store goes on with what is live now
     store.close()
     with SiftStore.open(path) as again:
         assert again.count() == 50
@@ -214,16 +216,40 @@ def test_a_build_that_is_slow_to_switch_does_not_block_a_reembedding(
 ) -> None:
     switch = _Build._switch
 
+    reached = threading.Event()
+
     def slow(self: _Build, *arguments: object) -> None:
+        reached.set()
         time.sleep(0.5)
         switch(self, *arguments)
 
     monkeypatch.setattr(_Build, "_switch", slow)
     monkeypatch.setattr(index_module, "_CATCH_UP_CHUNK", 1)
     large.optimize(wait=False)
+    assert reached.wait(60)
+    large.add([f"new {i}" for i in range(20)], vectors=np.random.default_rng(1).normal(size=(20, DIMENSION)))
     thread = threading.Thread(target=lambda: large.reembed(WordEmbedder(16).embed_documents))
     thread.start()
     thread.join(60)
     assert not thread.is_alive()
     large.add(["after"])
-    assert large.count() == SIZE + 1
+    assert large.count() == SIZE + 21
+
+
+def test_a_copy_that_fails_leaves_nothing_and_is_not_tried_again_by_itself(
+    large: SiftStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: object, other: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(layout_module.Version, "copy_from", full)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="No space left"):
+            large.optimize()
+    assert len(list((tmp_path / "large.sift" / "default").glob("version-*"))) == 1
+    monkeypatch.setattr(index_module, "_BACKGROUND_BYTES", 1)
+    large.add(["more"], vectors=np.ones((1, DIMENSION)))
+    assert not large._context.adapter.statistics().building
+    large.delete(list(range(SIZE - 10)))
+    large.optimize()  # nothing is due any more, and the old failure is forgotten
+    assert "error" not in [finding.level for finding in large.doctor()]
