@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import TypeVar, cast
 
@@ -29,28 +28,18 @@ from sift_store.errors import PartialWriteError, StorageError, StoreClosedError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
 from sift_store_edge.filters import translate
+from sift_store_edge.host import WRITE_CHUNK, Live
 from sift_store_edge.index import IndexBuilder
 from sift_store_edge.layout import Layout, Meta, Version
 from sift_store_edge.lock import Lock, hold
 from sift_store_edge.points import METADATA, PointId, point_id, to_point, to_record
+from sift_store_edge.replacement import EdgeReplacement
 from sift_store_edge.shard import create_shard, declare_fields, engine_errors, load_shard
 from sift_store_edge.vectors import VectorCache
 
-__all__ = ["EdgeAdapter", "Live"]
+__all__ = ["EdgeAdapter"]
 
 T = TypeVar("T")
-
-# The engine holds the interpreter lock while it writes: short turns let other threads in.
-_WRITE_CHUNK = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """The version that is served."""
-
-    version: Version
-    shard: q.EdgeShard
-    meta: Meta
 
 
 class EdgeAdapter:
@@ -173,8 +162,8 @@ class EdgeAdapter:
             if within is not None:
                 outside(self.get([record.id for record in records]), within)
             try:
-                for start in range(0, len(records), _WRITE_CHUNK):
-                    chunk = records[start : start + _WRITE_CHUNK]
+                for start in range(0, len(records), WRITE_CHUNK):
+                    chunk = records[start : start + WRITE_CHUNK]
                     points = [to_point(record) for record in chunk]
                     self._write(q.UpdateOperation.upsert_points(points), [cast(PointId, point.id) for point in points])
                     done += len(chunk)
@@ -190,8 +179,8 @@ class EdgeAdapter:
         with self._write_lock:
             if within is not None:
                 outside(self.get(ids), within)
-            for start in range(0, len(ids), _WRITE_CHUNK):
-                points = [point_id(id_) for id_ in ids[start : start + _WRITE_CHUNK]]
+            for start in range(0, len(ids), WRITE_CHUNK):
+                points = [point_id(id_) for id_ in ids[start : start + WRITE_CHUNK]]
                 if None in payload.values():  # the engine takes null for "remove this key"
                     self._merge(points, payload)
                 else:
@@ -209,8 +198,8 @@ class EdgeAdapter:
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:  # noqa: D102
         with self._write_lock:
             gone = self._matching(self._condition(ids, where))
-            for start in range(0, len(gone), _WRITE_CHUNK):
-                points = gone[start : start + _WRITE_CHUNK]
+            for start in range(0, len(gone), WRITE_CHUNK):
+                points = gone[start : start + WRITE_CHUNK]
                 self._write(q.UpdateOperation.delete_points(list(points)), points)
             self._flush()
         return len(gone)
@@ -318,7 +307,7 @@ class EdgeAdapter:
     # --- the whole collection -----------------------------------------------------------------------------------------
 
     def replace(self, embedder: EmbedderIdentity) -> Replacement:  # noqa: D102
-        replacement = _EdgeReplacement(self, embedder)
+        replacement = EdgeReplacement(self, embedder)
         with self._write_lock:
             self._serving()
             if self.replacing:
@@ -332,19 +321,19 @@ class EdgeAdapter:
         with engine_errors("making a new version"):
             return self._new_version(dimension)[:2]
 
-    def take(self, version: Version, shard: q.EdgeShard, meta: Meta, *, same_vectors: bool) -> None:
+    def take(self, fresh: Live, *, same_vectors: bool) -> None:
         """Make another version the live one. Call with the write lock held."""
         with engine_errors("changing over to a new version"):
-            shard.flush()
-            fields = declare_fields(shard, self._fields)
-            version.complete(meta)
+            fresh.shard.flush()
+            fields = declare_fields(fresh.shard, self._fields)
+            fresh.version.complete(fresh.meta)
             with self._lock:
                 old, cache = self._serving(), self._cache
                 try:
-                    self.layout.switch_to(version)
+                    self.layout.switch_to(fresh.version)
                 finally:
-                    if self.layout.is_current(version):  # from here on there is no way back
-                        self._serve(Live(version, shard, meta), fields)
+                    if self.layout.is_current(fresh.version):  # from here on there is no way back
+                        self._serve(fresh, fields)
                         if same_vectors:
                             self._cache = cache
                         else:
@@ -387,35 +376,3 @@ class EdgeAdapter:
                 if self._held is not None:
                     self._held.release()
                     self._held = None
-
-
-class _EdgeReplacement:
-    """New content in a version of its own, made at the first write, live at `commit`."""
-
-    def __init__(self, adapter: EdgeAdapter, embedder: EmbedderIdentity) -> None:
-        self._adapter, self._embedder = adapter, embedder
-        self._begun: Live | None = None
-
-    def write(self, records: Sequence[Record], dimension: int) -> None:
-        if self._begun is None:
-            self._begun = Live(*self._adapter.begin_version(dimension), Meta(dimension, self._embedder))
-        for start in range(0, len(records), _WRITE_CHUNK):
-            points = [to_point(record) for record in records[start : start + _WRITE_CHUNK]]
-            with engine_errors("writing"):
-                self._begun.shard.update(q.UpdateOperation.upsert_points(points))
-
-    def commit(self) -> int:
-        fresh = self._begun
-        if fresh is not None:
-            self._adapter.exclusively(
-                lambda _: self._adapter.take(fresh.version, fresh.shard, fresh.meta, same_vectors=False)
-            )
-        self._adapter.end_replacement()
-        return self._adapter.statistics().generation
-
-    def abandon(self) -> None:
-        self._adapter.end_replacement()
-        if self._begun is not None and not self._adapter.layout.is_current(self._begun.version):
-            with engine_errors("closing"):
-                self._begun.shard.close()
-            self._adapter.layout.discard(self._begun.version)

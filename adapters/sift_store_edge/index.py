@@ -12,18 +12,15 @@ import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import qdrant_edge as q
 
 from sift_store.adapter import Finding, Statistics
 from sift_store.errors import SiftStoreError, StorageError
+from sift_store_edge.host import Host, Live
 from sift_store_edge.layout import Version
 from sift_store_edge.points import PointId
 from sift_store_edge.shard import INDEXING_THRESHOLD_KB, engine_errors, load_shard
-
-if TYPE_CHECKING:
-    from sift_store_edge.adapter import EdgeAdapter, Live
 
 __all__ = ["IndexBuilder"]
 
@@ -38,10 +35,10 @@ _CATCH_UP_CHUNK = 256
 
 
 class IndexBuilder:
-    """Builds the index of one adapter's collection, one build at a time."""
+    """Builds the index of one open collection, one build at a time."""
 
-    def __init__(self, adapter: EdgeAdapter) -> None:
-        self._adapter = adapter
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._lock = threading.Lock()  # held only to look at or change these two
         self._build: _Build | None = None
         self._ended = False
@@ -61,7 +58,7 @@ class IndexBuilder:
         if self.running or (self._build is not None and self._build.error is not None):
             return
         try:
-            state = self._adapter.statistics()
+            state = self._host.statistics()
         except SiftStoreError:  # closed meanwhile: what was written is written, an index can wait
             return
         unindexed = state.count - state.indexed
@@ -70,7 +67,7 @@ class IndexBuilder:
 
     def start(self) -> _Build | None:
         """Begin a build now, unless one is under way; None if the engine would build nothing."""
-        if not self.running and _unindexed_kb(self._adapter.statistics()) < INDEXING_THRESHOLD_KB:
+        if not self.running and _unindexed_kb(self._host.statistics()) < INDEXING_THRESHOLD_KB:
             self._build = None  # nothing is due, so an earlier failure is of no interest
             return None
         return self._begin(patient=False)
@@ -100,8 +97,8 @@ class IndexBuilder:
 
     def _begin(self, *, patient: bool) -> _Build | None:
         with self._lock:
-            if not self.running and not self._adapter.replacing and not self._ended:
-                self._build = _Build(self._adapter, patient=patient)
+            if not self.running and not self._host.replacing and not self._ended:
+                self._build = _Build(self._host, patient=patient)
                 self._build.start()
             return self._build
 
@@ -109,10 +106,10 @@ class IndexBuilder:
 class _Build(threading.Thread):
     """One build, on a thread of its own."""
 
-    def __init__(self, adapter: EdgeAdapter, *, patient: bool) -> None:
+    def __init__(self, host: Host, *, patient: bool) -> None:
         super().__init__(name="sift-store-index", daemon=True)
         self.error: SiftStoreError | None = None
-        self._adapter = adapter
+        self._host = host
         self._stopping = threading.Event()
         self._hurried = threading.Event()
         self._touched = threading.Event()
@@ -156,7 +153,7 @@ class _Build(threading.Thread):
             self._wait_for_quiet()
             if self._stopping.is_set():
                 return
-            source, version = self._adapter.exclusively(self._copy)
+            source, version = self._host.exclusively(self._copy)
             if self._index(version):
                 self._switch(source, version)
         except SiftStoreError as exc:
@@ -166,7 +163,7 @@ class _Build(threading.Thread):
         finally:
             self._changed = None
             if version is not None:
-                self._adapter.layout.discard(version)
+                self._host.layout.discard(version)
 
     def _wait_for_quiet(self) -> None:
         for _ in range(_MAX_QUIET_ROUNDS):
@@ -177,12 +174,12 @@ class _Build(threading.Thread):
     def _copy(self, live: Live) -> tuple[Version, Version]:
         with engine_errors("flushing"):
             live.shard.flush()
-        version = self._adapter.layout.new_version()
+        version = self._host.layout.new_version()
         self._changed = set()
         try:
             version.copy_from(live.version)
         except BaseException:
-            self._adapter.layout.discard(version)
+            self._host.layout.discard(version)
             raise
         return live.version, version
 
@@ -214,10 +211,10 @@ class _Build(threading.Thread):
         fresh = load_shard(version.shard)
         try:
             while not self._stopping.is_set():
-                if self._adapter.exclusively(lambda live: self._turn(live, source, fresh, version)):
+                if self._host.exclusively(lambda live: self._turn(live, source, fresh, version)):
                     return
         except BaseException:
-            if not self._adapter.layout.is_current(version):
+            if not self._host.layout.is_current(version):
                 fresh.close()
             raise
         fresh.close()
@@ -229,7 +226,7 @@ class _Build(threading.Thread):
             return True
         if not self._changed:
             self._changed = None
-            self._adapter.take(version, fresh, live.meta, same_vectors=True)
+            self._host.take(Live(version, fresh, live.meta), same_vectors=True)
             return True
         points = [self._changed.pop() for _ in range(min(len(self._changed), _CATCH_UP_CHUNK))]
         with engine_errors("catching up with writes"):
