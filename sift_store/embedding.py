@@ -14,12 +14,20 @@ from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.adapter import EmbedderIdentity, Progress
+from sift_store.adapter import EmbedderIdentity, Progress, Statistics
 from sift_store.errors import EmbedderError, SiftStoreError
 from sift_store.kernels import unit_rows
 from sift_store.registry import EMBEDDERS, find
 
-__all__ = ["Embedder", "EmbedderLike", "Embedding", "as_embedding", "estimated_tokens", "stored_embedding"]
+__all__ = [
+    "Embedder",
+    "EmbedderLike",
+    "Embedding",
+    "as_embedding",
+    "check_embedder",
+    "estimated_tokens",
+    "stored_embedding",
+]
 
 _BATCH = 256
 _CACHED_QUERIES = 256
@@ -151,6 +159,35 @@ def as_embedding(embedder: EmbedderLike | None) -> Embedding | None:
 def stored_embedding(identity: EmbedderIdentity) -> Embedding | None:
     """The embedder that a store remembers, loaded when it is first used; None if it had no name."""
     return None if identity.name is None else Embedding(_StoredEmbedder(identity))
+
+
+def check_embedder(statistics: Statistics, embedding: Embedding | None) -> None:
+    """Refuse an embedder other than the one that the store was built with.
+
+    Raises:
+        EmbedderError: name, prefixes or dimension differ. Callables that tell neither are checked by dimension when
+            they are used, and by `doctor`, which compares vectors.
+    """
+    stored = statistics.embedder
+    if embedding is None or stored is None:
+        return
+    if embedding.dimension not in (None, statistics.dimension):
+        raise EmbedderError(
+            f"the embedder gives dimension {embedding.dimension}, the store has {statistics.dimension}; open it with "
+            "the embedder it was built with, or re-embed the collection"
+        )
+    if stored.name is None or embedding.identity.name is None:
+        return
+    if embedding.identity != stored:
+        raise EmbedderError(
+            f"the store was built with {_describe(stored)}, {_describe(embedding.identity)} given; open it with the "
+            "first, or re-embed the collection with the second (sift-store reembed, or store.reembed(embedder))"
+        )
+
+
+def _describe(identity: EmbedderIdentity) -> str:
+    prefixes = f" (query prefix {identity.query_prefix!r}, passage prefix {identity.passage_prefix!r})"
+    return f"{identity.name!r}{prefixes if identity.query_prefix or identity.passage_prefix else ''}"
 
 
 class _StoredEmbedder:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from sift_store.adapter import Adapter, CandidateQuery, Candidates, Key, Statistics, check_generation
 from sift_store.copies import near_equal_rows, same_text_groups
-from sift_store.embedding import Embedding, estimated_tokens
+from sift_store.embedding import Embedding, check_embedder, estimated_tokens
 from sift_store.errors import EmbedderError, InvalidInputError
 from sift_store.filters import Filter, conjunction, matches
 from sift_store.kernels import unit_rows
@@ -162,10 +162,13 @@ def compare_steps(
 def _pools(
     context: Context, questions: Sequence[Question], request: Request, clock: _Clock
 ) -> Steps[tuple[list[_Pool], Plan, Statistics]]:
+    if request.method == "knn" and any(question.weights is not None for question in questions):
+        raise InvalidInputError("weights: method 'knn' ranks by the best score and weighs nothing; leave them out")
     request = replace(request, where=conjunction(context.scope, request.where))
     statistics: Statistics = yield context.adapter.statistics
     generation = context.in_use.generation
     check_generation(statistics.generation, generation)
+    check_embedder(statistics, context.embedding)  # again: another opener may have made the collection since
     targets = []
     for question in questions:
         targets.append((yield from _embed(context, question, statistics.dimension)))

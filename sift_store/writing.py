@@ -18,7 +18,7 @@ from sift_store.adapter import (
     check_generation,
     outside,
 )
-from sift_store.embedding import Embedding
+from sift_store.embedding import Embedding, check_embedder
 from sift_store.errors import EmbedderError, InvalidInputError, NotFoundError, PartialWriteError, SiftStoreError
 from sift_store.filters import And, conjunction, matches, parse
 from sift_store.kernels import unit_rows
@@ -39,7 +39,6 @@ from sift_store.searching import Context, Steps
 
 __all__ = [
     "add_steps",
-    "check_embedder",
     "count_steps",
     "delete_steps",
     "doctor_steps",
@@ -275,35 +274,6 @@ def _embed_anew(
             progress(done, total)
         if after is None:
             return done
-
-
-def check_embedder(statistics: Statistics, embedding: Embedding | None) -> None:
-    """Refuse an embedder other than the one that the store was built with.
-
-    Raises:
-        EmbedderError: name, prefixes or dimension differ. Callables that tell neither are checked by dimension when
-            they are used, and by `doctor`, which compares vectors.
-    """
-    stored = statistics.embedder
-    if embedding is None or stored is None:
-        return
-    if embedding.dimension not in (None, statistics.dimension):
-        raise EmbedderError(
-            f"the embedder gives dimension {embedding.dimension}, the store has {statistics.dimension}; open it with "
-            "the embedder it was built with, or re-embed the collection"
-        )
-    if stored.name is None or embedding.identity.name is None:
-        return
-    if embedding.identity != stored:
-        raise EmbedderError(
-            f"the store was built with {_describe(stored)}, {_describe(embedding.identity)} given; open it with the "
-            "first, or re-embed the collection with the second (sift-store reembed, or store.reembed(embedder))"
-        )
-
-
-def _describe(identity: EmbedderIdentity) -> str:
-    prefixes = f" (query prefix {identity.query_prefix!r}, passage prefix {identity.passage_prefix!r})"
-    return f"{identity.name!r}{prefixes if identity.query_prefix or identity.passage_prefix else ''}"
 
 
 def doctor_steps(context: Context) -> Steps[list[Finding]]:

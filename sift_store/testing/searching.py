@@ -162,7 +162,8 @@ class SearchContract(Fixtures):
             {"query": "a", "where": {"x": "\ud800"}},
             {"queries": 5},
             {"queries": ["a", "b"], "weights": [1.0]},
-            {"queries": ["a", "b"], "weights": [float("nan"), 1.0], "method": "knn"},
+            {"queries": ["a", "b"], "weights": [float("nan"), 1.0]},
+            {"queries": ["a", "b"], "weights": [0.5, 0.5], "method": "knn"},
         ],
     )
     def test_bad_arguments_are_refused(self, store: SiftStore, arguments: Any) -> None:

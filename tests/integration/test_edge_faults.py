@@ -13,7 +13,7 @@ from sift_store_edge import layout as layout_module
 from sift_store_edge.index import _Build
 from sift_store_edge.layout import Layout
 
-from sift_store import SiftStore, StorageError, StoreLockedError, list_collections
+from sift_store import EmbedderError, SiftStore, StorageError, StoreLockedError, list_collections
 from sift_store.testing import WordEmbedder
 
 TEXTS = [f"text number {i}" for i in range(50)]
@@ -33,6 +33,11 @@ def test_a_store_opened_before_it_existed_sees_what_another_opener_made(tmp_path
     early.close()
     with SiftStore.open(path) as store:
         assert store.count() == 51
+    path = tmp_path / "y.sift"
+    with SiftStore.open(path, embedder=WordEmbedder(name="others")) as early:
+        fill(path)
+        with pytest.raises(EmbedderError, match="built with 'words', 'others' given"):
+            early.search("text")
 
 
 def test_an_early_opener_is_told_when_another_has_it_open(tmp_path: Path) -> None:
