@@ -126,7 +126,7 @@ def search_steps(context: Context, questions: Sequence[Question], request: Reque
     pools, plan, statistics = yield from _pools(context, questions, request, clock)
     choices = []
     for pool in pools:
-        choices.append((yield from _choose(context, pool, request, plan.method)))
+        choices.append((yield from _choose(context, pool, request, plan)))
     clock.lap("select")
     yield from _fetch(context, [(pool, _shown(pool, choice)) for pool, choice in zip(pools, choices, strict=True)])
     clock.lap("fetch")
@@ -144,15 +144,15 @@ def compare_steps(
     (pool,), plan, statistics = yield from _pools(context, [question], request, clock)
     answers: dict[Method, Hits] = {}
     for method in methods:
-        asked = replace(request, method=method)
-        choice = yield from _choose(context, pool, asked, method)
+        asked, planned = replace(request, method=method), replace(plan, method=method)
+        choice = yield from _choose(context, pool, asked, planned)
         if choice.rows and pool.vectors is not None:  # SIFT too: on a pool of its own its trace would not compare
             trace = remaining_variance(pool.vectors, pool.targets, choice.rows, weights=pool.weights)
             choice = replace(choice, variance=trace.tolist())
         clock.lap("select")
         yield from _fetch(context, [(pool, _shown(pool, choice))])
         clock.lap("fetch")
-        answers[method] = _hits(pool, choice, asked, replace(plan, method=method), statistics, clock.stages)
+        answers[method] = _hits(pool, choice, asked, planned, statistics, clock.stages)
     return answers
 
 
@@ -231,20 +231,20 @@ def _merge(found: Sequence[Candidates], targets: Vectors, weights: npt.ArrayLike
 # --- the choice -------------------------------------------------------------------------------------------------------
 
 
-def _choose(context: Context, pool: _Pool, request: Request, method: Method) -> Steps[_Choice]:
+def _choose(context: Context, pool: _Pool, request: Request, plan: Plan) -> Steps[_Choice]:
     open_ = np.arange(len(pool.keys))
     if request.min_score is not None:
         open_ = open_[pool.scores >= request.min_score]
-    if method == "knn" or pool.vectors is None:
+    if plan.method == "knn" or pool.vectors is None:
         return _Choice(open_[: request.limit].tolist(), None, (), "k")
-    if method == "mmr":
+    if plan.method == "mmr":
         chosen: _Choice = yield partial(_by_mmr, pool, open_, request)
         return chosen
     open_ = yield from _without_copies(context, pool, open_)
     if request.objective == "query":
         open_ = open_[(pool.vectors[open_] @ pool.targets.T > 0).any(axis=1)]
     costs = None
-    if request.max_tokens is not None:
+    if plan.texts_first:
         yield from _fetch(context, [(pool, open_.tolist())])
         open_ = open_[[pool.records[row] is not None for row in open_.tolist()]]
         texts = [pool.text(row) for row in open_.tolist()]
