@@ -1,4 +1,4 @@
-"""Copies: exact ones, found by vector and told by text; and texts that repeat each other's words."""
+"""Copies: exact ones, found by vector and told by text; near ones, by the pool's own similarities; repeated words."""
 
 from __future__ import annotations
 
@@ -9,10 +9,27 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["near_equal_rows", "repeats", "same_text_groups"]
+__all__ = ["near_copy_distance", "near_equal_rows", "repeats", "same_text_groups", "stand_ins"]
 
 # One text embedded in two batches differs by rounding: 7e-7 in distance, measured for all-MiniLM-L6-v2 in float32.
 _DISTANCE = 2e-5
+
+# Copies show as a mode of their own in how far each candidate is from its nearest: at least a fifth of them lie within
+# some scale, and at most a quarter as many between that scale and twice of it. Scales are in standard deviations of the
+# pool's similarities. Chosen on labelled queries (docs/quality.md).
+_SCALES = np.array([1.5, 1.25, 1.0, 0.8, 0.6, 0.45, 0.3, 0.2, 0.1, 0.05])
+_SHARE = 0.2
+_PROMINENCE = 4.0
+_LEAST_POOL = 20  # fewer show no mode
+# Most lie within this quantile; two copies of one original are twice as far from each other as from it, if their
+# differences are independent. Where that is little, a cut twice as wide costs nothing.
+_QUANTILE = 0.8
+_COPY_TO_COPY = 2.0
+_LITTLE = 0.3
+# Further than this many standard deviations, or than this cosine distance, nothing is a copy; closer than the last
+# everything is, in any pool.
+_FURTHEST, _FURTHEST_COSINE = 1.6, 0.25
+_NEAREST = 0.02
 
 
 def near_equal_rows(
@@ -73,3 +90,53 @@ def repeats(texts: Sequence[str], share: float = 0.5) -> list[int | None]:
 def _word_runs(text: str) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.casefold())
     return {tuple(words[i : i + 3]) for i in range(max(len(words) - 2, 1))}
+
+
+def near_copy_distance(similarities: npt.NDArray[np.floating], spread: float) -> float:
+    """Cosine distance within which candidates of this pool are copies of one another, > 0.
+
+    A threshold on similarity suits the embedder it was set on; what a pool with copies has, whatever the embedder, is a
+    gap: candidates are close to their nearest or far from it, few in between. Without such a gap like passages are
+    taken for different facts in like words, and only all but equal vectors for copies.
+
+    Args:
+        similarities: (K, K) cosines, symmetric, ones on the diagonal. spread: their standard deviation.
+
+    Cost: O(K²), one pass.
+    """
+    size = len(similarities)
+    if size < _LEAST_POOL:
+        return _NEAREST * spread
+    others = similarities.copy()
+    np.fill_diagonal(others, -1)
+    nearest = np.sort(np.maximum(1 - others.max(axis=1), 0.0))
+    scales = _SCALES * spread
+    within = np.searchsorted(nearest, scales, side="right")
+    between = np.searchsorted(nearest, 2 * scales, side="right") - within
+    found = np.flatnonzero((within >= _SHARE * size) & (within >= _PROMINENCE * (between + 1)))
+    if not len(found):
+        return _NEAREST * spread
+    typical = float(np.quantile(nearest[: within[found[0]]], _QUANTILE))
+    wide = max(_COPY_TO_COPY * typical, min(2 * _COPY_TO_COPY * typical, _LITTLE * spread))
+    return max(min(wide, _FURTHEST * spread, _FURTHEST_COSINE), _NEAREST * spread)
+
+
+def stand_ins(
+    similarities: npt.NDArray[np.floating], rank: npt.NDArray[np.int64], distance: float
+) -> npt.NDArray[np.int64]:
+    """For each candidate the row that stands for it: itself, or the best-ranked one within `distance` that stands.
+
+    Args:
+        similarities: (K, K) cosines. rank: (K,) 0 for the most relevant. distance: > 0, in cosine.
+
+    Returns:
+        (K,) rows. Cost: O(K·kept).
+    """
+    order = np.argsort(rank)
+    leader = np.full(len(rank), -1, dtype=np.int64)
+    for row in order.tolist():
+        if leader[row] < 0:
+            close = (similarities[row] >= 1 - distance) & (leader < 0)
+            leader[close] = row
+            leader[row] = row
+    return leader

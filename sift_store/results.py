@@ -38,7 +38,8 @@ class Suppressed:
 
     Attributes:
         by: id of that pick. similarity: cosine to it.
-        reason: "copy": the same text; "redundant": among the k nearest, but other picks told more.
+        reason: "copy": the same text; "near-copy": among the k nearest, and in this pool close enough to the pick to
+            count as a copy of it; "redundant": among the k nearest, but other picks told more.
     """
 
     id: Id
@@ -47,7 +48,7 @@ class Suppressed:
     rank: int
     by: Id
     similarity: float
-    reason: Literal["copy", "redundant"]
+    reason: Literal["copy", "near-copy", "redundant"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ sent its result. Text -> embedder -> plan -> candidates with vectors -> select -
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, cast
@@ -116,6 +116,7 @@ class _Choice:
     gains: Sequence[float] | None
     variance: Sequence[float]
     stopped: str
+    stand_ins: Mapping[int, int] = field(default_factory=dict)  # row -> the row it is a near copy of
 
 
 def search_steps(context: Context, questions: Sequence[Question], request: Request) -> Steps[list[Hits]]:
@@ -276,7 +277,9 @@ def _by_sift(pool: _Pool, open_: npt.NDArray[np.int64], request: Request, costs:
         budget=request.max_tokens,
     )
     rows = open_[selection.indices].tolist()
-    return _Choice(rows, selection.gains.tolist(), selection.variance.tolist(), selection.stopped)
+    copies = np.flatnonzero(selection.stand_ins != np.arange(len(open_)))
+    stand_ins = dict(zip(open_[copies].tolist(), open_[selection.stand_ins[copies]].tolist(), strict=True))
+    return _Choice(rows, selection.gains.tolist(), selection.variance.tolist(), selection.stopped, stand_ins)
 
 
 def _without_copies(context: Context, pool: _Pool, open_: npt.NDArray[np.int64]) -> Steps[npt.NDArray[np.int64]]:
@@ -350,10 +353,15 @@ def _hits(
 def _suppressed(pool: _Pool, choice: _Choice) -> list[Suppressed]:
     if pool.vectors is None or choice.gains is None:
         return []
-    left_out = [(row, pick, "copy") for pick in dict.fromkeys(choice.rows) for row in pool.copies.get(pick, ())]
+    chosen = set(choice.rows)
+    left_out: list[tuple[int, int, str]] = [
+        (row, pick, "copy") for pick in dict.fromkeys(choice.rows) for row in pool.copies.get(pick, ())
+    ]
     if redundant := _left_out(pool, choice):
         nearest = (pool.vectors[redundant] @ pool.vectors[choice.rows].T).argmax(axis=1)
-        left_out += [(row, choice.rows[pick], "redundant") for row, pick in zip(redundant, nearest, strict=True)]
+        for row, place in zip(redundant, nearest, strict=True):
+            leader = choice.stand_ins.get(row)
+            left_out.append((row, leader, "near-copy") if leader in chosen else (row, choice.rows[place], "redundant"))
     return [
         Suppressed(
             id=left.id,

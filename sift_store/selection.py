@@ -12,15 +12,18 @@ With kernel k, noise λ and the picks X so far, the posterior covariance is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import replace as replace_
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from sift_store.copies import near_copy_distance, stand_ins
 from sift_store.errors import InvalidInputError
-from sift_store.kernels import Kernel, unit_rows
+from sift_store.kernels import FloatArray, Kernel, similarity_spread, unit_rows
 from sift_store.posterior import Posterior, pool_posterior, query_posterior
 
 __all__ = ["MAX_PICKS", "Objective", "Selection", "query_shares", "remaining_variance", "select", "select_batch"]
@@ -31,7 +34,7 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 
 # More picks than this are a mistake.
 MAX_PICKS = 100_000
-# Gains (shares of the prior) and scores closer than this are the same number, differently rounded.
+# Covariances (shares of the prior) and scores closer than this are the same number, differently rounded.
 _ROUNDING = {4: 1e-7, 8: 1e-13}
 
 
@@ -46,8 +49,9 @@ class Selection:
         stopped: why it ended: "k" picks were made, a stopping rule held ("alpha", "variance", "budget"), or the
             candidates were "exhausted".
         objective, kernel, lambda_: as asked.
-        bandwidth: of the rbf kernel, in units of cosine; None for "linear".
-        temperature: of the pool's weights; None for objective "query" or weights given by the caller.
+        bandwidth: of the kernel, in units of cosine; None for "linear".
+        temperature: of the pool's weights, in units of cosine; None for objective "query".
+        stand_ins: (K,) int64, for each candidate the row that stands for it: itself, or the one it is a near copy of.
     """
 
     indices: npt.NDArray[np.int64]
@@ -59,6 +63,7 @@ class Selection:
     lambda_: float
     bandwidth: float | None
     temperature: float | None
+    stand_ins: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -75,7 +80,7 @@ def select(
     bandwidth: float | None = None,
     weights: npt.ArrayLike | None = None,
     relevance: npt.ArrayLike | None = None,
-    effective_items: float = 1.0,
+    collapse: bool = True,
     replace: bool = False,
     alpha: float | None = None,
     target_variance: float | None = None,
@@ -90,13 +95,15 @@ def select(
         k: how many to pick, >= 1; None only with a budget: as many as it pays for.
         objective: "pool" (retrieval): the targets are the candidates, weighted by relevance.
             "query" (fine-tuning): the targets are the queries themselves, as in the paper.
-        kernel: "linear", or "rbf": exp((cosine - 1) / bandwidth). Default: "rbf" for "pool", "linear" for "query".
+        kernel: "linear", "rbf": exp((cosine - 1) / bandwidth), or "two-scale": the mean of that and the same 16 times
+            narrower. Default: "two-scale" for "pool", "linear" for "query".
         lambda_: noise λ > 0: how much one pick leaves to learn about itself.
-        bandwidth: of the rbf kernel, > 0; default 2.5 standard deviations of the pool's own similarities.
+        bandwidth: of the rbf and two-scale kernels, > 0; default 1 standard deviation of the pool's own similarities.
         weights: of the queries, (m,), >= 0; they are scaled to sum to 1. Default: equal.
-        relevance: (K,) or (m, K), fused or cross-encoder scores for the pool's weights, on a scale like cosine's;
-            default the cosine to the query. It also breaks ties.
-        effective_items: how many distinct items per pick the pool's weights spread over; objective "pool".
+        relevance: (K,) or (m, K), fused or cross-encoder scores for the pool's weights; default the cosine to the
+            query. Only their relative distances count: they are scaled to spread as the cosines do. Breaks ties, too.
+        collapse: whether near copies count as one candidate, where the pool shows that it holds copies; objective
+            "pool" without replacement. A copy is picked only when nothing else is left.
         replace: whether a candidate may be picked again.
         alpha: stop after pick n once σ_n > 1/(α n), σ the root of the variance left (the paper's compute rule).
         target_variance: stop once the variance left, a fraction of the prior, is at most this.
@@ -116,30 +123,40 @@ def select(
     """
     pool = unit_rows(candidates, "candidates")
     targets = unit_rows(query, "query", pool.shape[1]).astype(pool.dtype, copy=False)
-    linear = _is_linear(objective, kernel)
+    kernel = _kernel(objective, kernel)
     share = query_shares(weights, len(targets))
     stop = _stopping(k, len(pool), replace, alpha, target_variance, costs, budget)
-    _check_positive(lambda_=lambda_, bandwidth=bandwidth, effective_items=effective_items)
+    _check_positive(lambda_=lambda_, bandwidth=bandwidth)
 
     rounding = _ROUNDING[pool.itemsize]
     cosines = (targets @ pool.T).astype(np.float64)
-    scores = cosines if relevance is None else _relevance(relevance, cosines.shape)
+    scores = cosines if relevance is None else _like_cosines(_relevance(relevance, cosines.shape), cosines)
+    rank = _ranks(share @ scores, rounding)
+    leaders = rows = np.arange(len(pool))
     if objective == "query":
-        posterior = query_posterior(pool, cosines, share, linear, bandwidth, stop.limit)
+        posterior = query_posterior(pool, cosines, share, kernel, bandwidth, stop.limit)
     else:
-        items = effective_items * stop.expected
-        posterior = pool_posterior(pool, scores, share, linear, bandwidth, items, stop.limit)
-    picks, gains, left, stopped = _greedy(posterior, _ranks(share @ scores, rounding), rounding, lambda_, replace, stop)
+        similarities = _similarities(pool)
+        spread = similarity_spread(similarities)
+        if collapse and not replace:
+            leaders = _leaders(similarities, spread, rank)
+            rows = _one_of_each(leaders, rank, k or 1)
+        if len(rows) < len(pool):
+            similarities, scores, rank = similarities[np.ix_(rows, rows)], scores[:, rows], rank[rows]
+            stop = stop.among(rows)
+        posterior = pool_posterior(similarities, spread, scores, share, kernel, bandwidth, stop.limit)
+    picks, gains, left, stopped = _greedy(posterior, rank, rounding, lambda_, replace, stop)
     return Selection(
-        indices=np.array(picks, dtype=np.int64),
+        indices=rows[picks].astype(np.int64),
         gains=np.array(gains),
         variance=np.array(left),
         stopped=stopped,
         objective=objective,
-        kernel="linear" if linear else "rbf",
+        kernel=kernel,
         lambda_=lambda_,
         bandwidth=posterior.bandwidth,
         temperature=posterior.temperature,
+        stand_ins=leaders.astype(np.int64),
     )
 
 
@@ -179,16 +196,15 @@ def remaining_variance(
     *,
     weights: npt.ArrayLike | None = None,
     lambda_: float = 0.01,
-    effective_items: float = 1.0,
 ) -> Float64:
     """What any choice leaves uncertain: the variance trace of `select`, objective "pool", for picks made otherwise.
 
     Args:
         candidates: (K, d). query: (d,) or (m, d). picks: rows, in order, one or more.
-        weights, lambda_, effective_items: as for `select`.
+        weights, lambda_: as for `select`.
 
     Returns:
-        (n,) share of the prior variance left after each pick.
+        (n,) share of the prior variance left after each pick; a copy of an earlier pick leaves it as it was.
     """
     pool = unit_rows(candidates, "candidates")
     targets = unit_rows(query, "query", pool.shape[1]).astype(pool.dtype, copy=False)
@@ -197,13 +213,43 @@ def remaining_variance(
     rows = np.asarray(picks)
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= len(pool):
         raise InvalidInputError(f"picks: {picks!r} given, one or more rows from 0 to {len(pool) - 1} wanted")
-    _check_positive(lambda_=lambda_, effective_items=effective_items)
-    posterior = pool_posterior(pool, scores, share, False, None, effective_items * len(rows), len(rows))
+    _check_positive(lambda_=lambda_)
+    similarities = _similarities(pool)
+    spread = similarity_spread(similarities)
+    leaders = _leaders(similarities, spread, _ranks(share @ scores, _ROUNDING[pool.itemsize]))
+    kept = np.flatnonzero(leaders == np.arange(len(leaders)))
+    of_kept = np.searchsorted(kept, leaders[rows]).tolist()
+    posterior = pool_posterior(
+        similarities[np.ix_(kept, kept)], spread, scores[:, kept], share, "two-scale", None, len(kept)
+    )
     left = []
-    for pick in rows.tolist():
-        posterior.condition_on(pick, lambda_)
+    for place, pick in enumerate(of_kept):
+        if pick not in of_kept[:place]:
+            posterior.condition_on(pick, lambda_)
         left.append(posterior.target_variance)
     return np.array(left)
+
+
+# --- near copies ------------------------------------------------------------------------------------------------------
+
+
+def _similarities(pool: FloatArray) -> FloatArray:
+    similarities: FloatArray = pool @ pool.T
+    np.fill_diagonal(similarities, 1)
+    return similarities
+
+
+def _leaders(similarities: FloatArray, spread: float, rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return stand_ins(similarities, rank, near_copy_distance(similarities, spread))
+
+
+def _one_of_each(leaders: npt.NDArray[np.int64], rank: npt.NDArray[np.int64], wanted: int) -> npt.NDArray[np.int64]:
+    """Rows that stand for themselves; if they are fewer than wanted, the best-ranked copies too."""
+    own = leaders == np.arange(len(leaders))
+    if (short := wanted - int(own.sum())) > 0:
+        copies = np.flatnonzero(~own)
+        own[copies[np.argsort(rank[copies])[:short]]] = True
+    return np.flatnonzero(own)
 
 
 # --- the greedy loop --------------------------------------------------------------------------------------------------
@@ -212,11 +258,14 @@ def remaining_variance(
 @dataclass(frozen=True, slots=True)
 class _Stopping:
     limit: int  # most picks there can be
-    expected: float  # picks that the budget is likely to pay for, at most limit
     alpha: float | None
     target_variance: float | None
     costs: Float64 | None
     budget: float
+
+    def among(self, rows: npt.NDArray[np.int64]) -> _Stopping:
+        """The same for some of the candidates."""
+        return replace_(self, limit=min(self.limit, len(rows)), costs=None if self.costs is None else self.costs[rows])
 
     def rule(self, picks: int, variance: float) -> Stopped | None:
         if self.target_variance is not None and variance <= self.target_variance:
@@ -245,10 +294,7 @@ def _greedy(
         if taken.all():
             return picks, gains, left, "exhausted" if stop.costs is None else "budget"
         gain = posterior.covariance / (posterior.variance + noise)
-        if stop.costs is None:
-            pick = _best(gain, rounding, taken, rank)
-        else:
-            pick = _best(gain / stop.costs, rounding / stop.costs, taken, rank)
+        pick = _best(gain, stop.costs, rounding, taken, rank)
         before = posterior.target_variance
         posterior.condition_on(pick, noise)
         picks.append(pick)
@@ -262,11 +308,19 @@ def _greedy(
     return picks, gains, left, "k"
 
 
-def _best(gain: Float64, rounding: float | Float64, taken: npt.NDArray[np.bool_], rank: npt.NDArray[np.int64]) -> int:
-    """The greatest gain; among gains that differ by rounding alone, the best-ranked."""
-    np.putmask(gain, taken, -1.0)  # below any gain
-    best = int(gain.argmax())
-    ties = gain >= gain[best] - rounding
+def _best(
+    gain: Float64,
+    costs: Float64 | None,
+    rounding: float,
+    taken: npt.NDArray[np.bool_],
+    rank: npt.NDArray[np.int64],
+) -> int:
+    """The greatest gain, or gain per cost; among those that differ by rounding alone, the best-ranked."""
+    value = gain if costs is None else gain / costs
+    np.putmask(value, taken, -1.0)  # below any gain
+    best = int(value.argmax())
+    error = rounding * math.sqrt(max(float(gain[best]), 0.0))  # a gain is the square of a covariance
+    ties = value >= value[best] - (error if costs is None else error / costs)
     if np.count_nonzero(ties) > 1:
         rows = np.flatnonzero(ties)
         best = int(rows[rank[rows].argmin()])
@@ -283,12 +337,12 @@ def _ranks(scores: Float64, rounding: float) -> npt.NDArray[np.int64]:
 # --- checks: each names the value seen and the value wanted -----------------------------------------------------------
 
 
-def _is_linear(objective: str, kernel: str | None) -> bool:
+def _kernel(objective: str, kernel: Kernel | None) -> Kernel:
     if objective not in ("pool", "query"):
         raise InvalidInputError(f'objective: {objective!r} given, "pool" or "query" wanted')
-    if kernel not in (None, "linear", "rbf"):
-        raise InvalidInputError(f'kernel: {kernel!r} given, "linear" or "rbf" wanted')
-    return kernel == "linear" or (kernel is None and objective == "query")
+    if kernel not in (None, *get_args(Kernel)):
+        raise InvalidInputError(f"kernel: {kernel!r} given, one of {', '.join(map(repr, get_args(Kernel)))} wanted")
+    return kernel or ("linear" if objective == "query" else "two-scale")
 
 
 def _check_positive(**values: object) -> None:
@@ -332,6 +386,13 @@ def _relevance(relevance: npt.ArrayLike, shape: tuple[int, ...]) -> Float64:
     return np.broadcast_to(array, shape)
 
 
+def _like_cosines(relevance: Float64, cosines: Float64) -> Float64:
+    """Relevance scaled, query by query, to the standard deviation that the cosines have in this pool."""
+    wanted, given = cosines.std(axis=1, keepdims=True), relevance.std(axis=1, keepdims=True)
+    scaled: Float64 = relevance * np.divide(wanted, given, out=np.ones_like(given), where=(wanted > 0) & (given > 0))
+    return scaled
+
+
 def _stopping(
     k: int | None,
     size: int,
@@ -352,7 +413,7 @@ def _stopping(
         raise InvalidInputError(f"target_variance: {target_variance!r} given, a fraction in [0, 1] wanted")
     most = k if replace and k is not None else min(k or size, size)
     if costs is None or budget is None:
-        return _Stopping(most, most, alpha, target_variance, None, 0.0)
+        return _Stopping(most, alpha, target_variance, None, 0.0)
     array = _numbers(costs, "costs")
     if array.shape != (size,) or (array <= 0).any():
         raise InvalidInputError(
@@ -360,5 +421,4 @@ def _stopping(
         )
     if replace and k is None:
         most = min(max(int(budget // array.min()), 1), MAX_PICKS)
-    expected = min(most, max(budget / float(np.median(array)), 1.0))
-    return _Stopping(most, expected, alpha, target_variance, array, budget)
+    return _Stopping(most, alpha, target_variance, array, budget)

@@ -22,6 +22,10 @@ def rbf(bandwidth: float) -> Kernel:
     return lambda cosines: np.exp((cosines - 1) / bandwidth)
 
 
+def two_scale(bandwidth: float) -> Kernel:
+    return lambda cosines: (np.exp((cosines - 1) / bandwidth) + np.exp((cosines - 1) / (bandwidth / 16))) / 2
+
+
 def off_diagonal_spread(pool: np.ndarray) -> float:
     cosines = pool @ pool.T
     return float(cosines[~np.eye(len(pool), dtype=bool)].std())
@@ -59,21 +63,8 @@ class Definition:
         return self.weights @ cross**2 / (own + self.noise)
 
 
-def pool_weights(
-    pool: np.ndarray, scores: np.ndarray, shares: np.ndarray, items: float, temperatures: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """Weights and temperature of objective "pool": the smallest T that spreads over `items` distinct items."""
-    pool = unit(pool)
-    bandwidth = 2.5 * max(off_diagonal_spread(pool), 1e-3) if len(pool) > 1 else 2.5e-3
-    nearness = np.exp((pool @ pool.T - 1) / (bandwidth / 3))
-    best: tuple[float, np.ndarray, float] | None = None
-    for temperature in temperatures:
-        logits = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
-        weights = shares @ (logits / logits.sum(axis=1, keepdims=True))
-        distinct = 1 / (weights @ nearness @ weights)
-        if distinct >= items:
-            return weights, float(temperature)
-        if best is None or distinct > best[0]:
-            best = distinct, weights, float(temperature)
-    assert best is not None
-    return best[1], best[2]
+def pool_weights(pool: np.ndarray, scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Weights of objective "pool": one softmax a query at a tenth of the pool's spread, mixed by the shares."""
+    temperature = 0.1 * max(off_diagonal_spread(unit(pool)), 1e-3)
+    logits = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
+    return shares @ (logits / logits.sum(axis=1, keepdims=True))
