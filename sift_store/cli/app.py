@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sift_store.cli.ingest import OWN_KEY, Chunking, Document, Passage, documents
+from sift_store.cli.quality import add_commands
 from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
 from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+add_commands(app)
 out = Console()
 err = Console(stderr=True)
 

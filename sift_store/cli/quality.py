@@ -1,0 +1,105 @@
+"""The commands that measure: eval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sift_store.embedding import as_embedding
+from sift_store.errors import InvalidInputError
+from sift_store.evaluation.datasets import Half, read_dataset
+from sift_store.evaluation.harness import evaluate, read_cells
+from sift_store.evaluation.methods import all_methods
+from sift_store.evaluation.report import draw, tables, update_document
+from sift_store.evaluation.scenarios import SCENARIOS
+from sift_store.evaluation.vectors import VectorCache
+from sift_store.plan import DEFAULT_CANDIDATES
+
+__all__ = ["add_commands"]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.command("eval")(eval_)
+
+
+def eval_(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Labelled sets: corpus.jsonl, queries.jsonl, qrels.jsonl in each.")
+    ],
+    embedder: Annotated[
+        list[str] | None, typer.Option(help="A named embedder; may be repeated. Default: minilm.")
+    ] = None,
+    scenario: Annotated[
+        list[str] | None,
+        typer.Option(help="; ".join(f"{name}: {what}" for name, what in SCENARIOS.items()) + ". May be repeated."),
+    ] = None,
+    half: Annotated[
+        str, typer.Option(help="Queries to measure on: choose, report (halves by a hash of the id), or all.")
+    ] = "all",
+    candidates: Annotated[int, typer.Option(help="How many candidates each method chooses from.")] = DEFAULT_CANDIDATES,
+    results: Annotated[
+        Path, typer.Option("--results", help="Where vectors and figures are kept; an interrupted run goes on there.")
+    ] = Path("sift-eval"),
+    update: Annotated[
+        Path | None, typer.Option(help="A Markdown document whose marked tables are replaced by what results hold.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure nearest neighbours, what people use for diversity, and SIFT on labelled sets."""
+    if half not in ("choose", "report", "all"):
+        raise InvalidInputError(f"--half {half!r}: choose, report or all wanted")
+    methods = all_methods()
+    datasets = [read_dataset(folder) for folder in folders]
+    cells = []
+    with _bars() as notify:
+        for name in embedder or ["minilm"]:
+            made = as_embedding(name)
+            vectors = VectorCache(cast(Any, made), results / "vectors")
+            cells += evaluate(
+                datasets,
+                vectors,
+                scenario or ["clean"],
+                methods,
+                results / "figures",
+                half=cast(Half, half),
+                candidates=candidates,
+                notify=notify,
+            )
+    made_tables = tables(cells)
+    for name, text in made_tables.items():
+        (results / f"{name.replace(' ', '-').replace('=', '-')}.md").write_text(text, encoding="utf-8")
+    drawn = draw(cells, results / "plots")
+    if update is not None:
+        kept = [cell for cell in read_cells(results / "figures", methods) if cell.half == half]
+        update_document(update, tables(kept))
+    if as_json:
+        print(json.dumps([cell.to_dict() for cell in cells], ensure_ascii=False, indent=1))
+        return
+    for name, text in made_tables.items():
+        out.rule(name, align="left")
+        out.print(Markdown(text))
+    err.print(f"written: {results}/*.md, {len(drawn)} plots in {results / 'plots'}", highlight=False)
+
+
+class _bars:  # noqa: N801 - used as a function
+    """Progress on stderr: one bar, named by what is under way."""
+
+    def __enter__(self) -> Any:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._drawn = Progress(*columns, console=err, transient=True)
+        self._task = self._drawn.add_task("reading", total=None)
+        self._drawn.start()
+        return lambda what, done, total: self._drawn.update(self._task, description=what, completed=done, total=total)
+
+    def __exit__(self, *error: object) -> None:
+        self._drawn.stop()

@@ -1,0 +1,129 @@
+"""Labelled retrieval sets on disk, in BEIR's layout: corpus.jsonl, queries.jsonl, qrels.jsonl, optional subtopics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sift_store.errors import InvalidInputError, NotFoundError
+
+__all__ = ["Dataset", "Half", "half_of", "read_dataset"]
+
+Half = Literal["choose", "report", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Passages, queries and what a good answer to each is. Passages are named by their place in `ids`.
+
+    Attributes:
+        name: of the folder. digest: of its contents.
+        ids, titles, texts: of the passages. query_ids, queries: the questions that have a relevant passage.
+        grades: for each query, place of a relevant passage -> its grade, > 0.
+        subtopics: for each query, subtopic -> places of the passages that cover it; None if the set has none.
+    """
+
+    name: str
+    digest: str
+    ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    grades: tuple[dict[int, int], ...]
+    subtopics: tuple[dict[str, set[int]], ...] | None
+
+    def passages(self) -> list[str]:
+        """What is embedded of each passage: title and text."""
+        return [with_title(title, text) for title, text in zip(self.titles, self.texts, strict=True)]
+
+    def rows(self, half: Half) -> list[int]:
+        """Places of the queries in one half, or all."""
+        return [row for row, name in enumerate(self.query_ids) if half == "all" or half_of(name) == half]
+
+
+def with_title(title: str, text: str) -> str:
+    """A passage as it is embedded; never empty."""
+    return f"{title} {text}".strip() or "-"
+
+
+def half_of(query_id: str) -> Literal["choose", "report"]:
+    """The half that a query belongs to: defaults are chosen on one, figures reported on the other."""
+    return "report" if hashlib.sha256(query_id.encode()).digest()[0] & 1 else "choose"
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read a set: corpus.jsonl (id, title, text), queries.jsonl (id, text), qrels.jsonl (query, doc, grade).
+
+    With subtopic_qrels.jsonl (query, subtopic, doc) subtopics are known too. Queries without a relevant passage are
+    left out.
+
+    Raises:
+        NotFoundError: a file is missing. InvalidInputError: a line cannot be read, or names what is not there.
+    """
+    corpus = list(_lines(folder / "corpus.jsonl", ("id", "text")))
+    queries = list(_lines(folder / "queries.jsonl", ("id", "text")))
+    place = {str(row["id"]): at for at, row in enumerate(corpus)}
+    asked = {str(row["id"]): at for at, row in enumerate(queries)}
+    grades: list[dict[int, int]] = [{} for _ in queries]
+    for row in _lines(folder / "qrels.jsonl", ("query", "doc", "grade")):
+        query, doc = _known(row, asked, place, folder / "qrels.jsonl")
+        if int(row["grade"]) > 0:
+            grades[query][doc] = int(row["grade"])
+    covered: list[dict[str, set[int]]] | None = None
+    if (path := folder / "subtopic_qrels.jsonl").is_file():
+        covered = [{} for _ in queries]
+        for row in _lines(path, ("query", "subtopic", "doc")):
+            query, doc = _known(row, asked, place, path)
+            covered[query].setdefault(str(row["subtopic"]), set()).add(doc)
+    kept = [at for at, relevant in enumerate(grades) if relevant and (covered is None or covered[at])]
+    if not kept:
+        raise InvalidInputError(f"{folder}: no query has a relevant passage in qrels.jsonl")
+    return Dataset(
+        name=folder.resolve().name,
+        digest=_digest(folder),
+        ids=tuple(place),
+        titles=tuple(str(row.get("title") or "") for row in corpus),
+        texts=tuple(str(row["text"]) for row in corpus),
+        query_ids=tuple(str(queries[at]["id"]) for at in kept),
+        queries=tuple(str(queries[at]["text"]) for at in kept),
+        grades=tuple(grades[at] for at in kept),
+        subtopics=None if covered is None else tuple(covered[at] for at in kept),
+    )
+
+
+def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise NotFoundError(f"{path} is not there; a folder with corpus.jsonl, queries.jsonl and qrels.jsonl wanted")
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                missing = [key for key in keys if key not in row]
+            except (ValueError, TypeError) as exc:
+                raise InvalidInputError(f"{path}:{number}: not JSON ({exc})") from exc
+            if missing:
+                raise InvalidInputError(f"{path}:{number}: {', '.join(missing)} missing; {', '.join(keys)} wanted")
+            yield row
+
+
+def _known(row: dict[str, Any], asked: dict[str, int], place: dict[str, int], path: Path) -> tuple[int, int]:
+    query, doc = str(row["query"]), str(row["doc"])
+    if query not in asked or doc not in place:
+        what = f"query {query!r}" if query not in asked else f"passage {doc!r}"
+        raise InvalidInputError(f"{path}: {what} is not in the set")
+    return asked[query], place[doc]
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.jsonl")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
