@@ -45,6 +45,7 @@ class Request:
     candidates: int | None = None
     max_tokens: int | None = None
     min_score: float | None = None
+    target_variance: float | None = None
     order: Order = "pick"
     where: Filter | None = None
 
@@ -53,11 +54,18 @@ class Request:
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if self.min_score is not None and not _is_finite(self.min_score):
             raise InvalidInputError(f"min_score: {self.min_score!r} given, a finite number wanted")
+        if self.target_variance is not None and not (_is_finite(self.target_variance) and 0 < self.target_variance < 1):
+            raise InvalidInputError(
+                f"target_variance: {self.target_variance!r} given, a fraction between 0 and 1 wanted"
+            )
         _one_of("method", self.method, get_args(Method))
         _one_of("objective", self.objective, get_args(Objective))
         _one_of("order", self.order, get_args(Order))
-        if self.method != "sift" and (self.objective != "pool" or self.replace or self.max_tokens is not None):
-            raise InvalidInputError(f"objective, replace and max_tokens belong to method='sift'; {self.method!r} given")
+        ours = (self.objective != "pool", self.replace, self.max_tokens is not None, self.target_variance is not None)
+        if self.method != "sift" and any(ours):
+            raise InvalidInputError(
+                f"objective, replace, max_tokens and target_variance belong to method='sift'; {self.method!r} given"
+            )
         if self.candidates is not None and not self.replace and self.candidates < (self.k or 1):
             raise InvalidInputError(f"candidates: {self.candidates} given, at least k = {self.k} wanted")
 

@@ -9,7 +9,9 @@ from typing import Any, Literal, overload
 from sift_store.plan import Plan
 from sift_store.records import Id, Payload
 
-__all__ = ["Explanation", "Hit", "Hits", "Suppressed"]
+__all__ = ["MARGIN_RANK", "Explanation", "Hit", "Hits", "Suppressed"]
+
+MARGIN_RANK = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Hits(Sequence[Hit]):
         suppressed: what was left out, and by which pick.
         shortfall: why there are fewer than asked; "" if there are not.
         metric: of `Hit.score`. found: candidates that came back. moved: bytes of vectors that left the engine.
+        margin: score of the best candidate minus that of the tenth (or the last); None if none came back.
     """
 
     items: tuple[Hit, ...]
@@ -73,6 +76,7 @@ class Hits(Sequence[Hit]):
     metric: str
     found: int
     moved: int = field(repr=False)
+    margin: float | None = None
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -97,6 +101,7 @@ class Hits(Sequence[Hit]):
             "shortfall": self.shortfall,
             "metric": self.metric,
             "found": self.found,
+            "margin": self.margin,
             "moved_bytes": self.moved,
             "plan": self.plan.to_dict(),
             "timings_ms": dict(self.timings),

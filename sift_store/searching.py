@@ -24,7 +24,7 @@ from sift_store.kernels import unit_rows
 from sift_store.mmr import mmr
 from sift_store.plan import Method, Plan, Request, make_plan
 from sift_store.records import Record, listed
-from sift_store.results import Hit, Hits, Suppressed
+from sift_store.results import MARGIN_RANK, Hit, Hits, Suppressed
 from sift_store.selection import query_shares, remaining_variance, select
 
 __all__ = ["Context", "InUse", "Question", "Steps", "compare_steps", "search_steps"]
@@ -273,6 +273,7 @@ def _by_sift(pool: _Pool, open_: npt.NDArray[np.int64], request: Request, costs:
         objective=request.objective,
         weights=pool.weights,
         replace=request.replace,
+        target_variance=request.target_variance,
         costs=costs,
         budget=request.max_tokens,
     )
@@ -347,7 +348,14 @@ def _hits(
         metric=statistics.metric,
         found=len(pool.keys),
         moved=pool.moved,
+        margin=_margin(pool),
     )
+
+
+def _margin(pool: _Pool) -> float | None:
+    if not pool.keys:
+        return None
+    return float(pool.scores[0] - pool.scores[min(len(pool.keys), MARGIN_RANK) - 1])
 
 
 def _suppressed(pool: _Pool, choice: _Choice) -> list[Suppressed]:
@@ -385,6 +393,8 @@ def _shortfall(pool: _Pool, choice: _Choice, request: Request, plan: Plan, stati
         return f"{gone} of the chosen were deleted while the search ran"
     if len(choice.rows) >= (plan.k or 1):
         return ""
+    if choice.stopped == "variance":
+        return f"{len(choice.rows)} leave no more than the target variance of {request.target_variance}"
     if choice.stopped == "budget":
         return f"the budget of {request.max_tokens} tokens pays for {len(choice.rows)}"
     found = len(pool.keys)

@@ -120,6 +120,7 @@ class SiftStore(Shell):
         candidates: int | None = None,
         max_tokens: int | None = None,
         min_score: float | None = None,
+        target_variance: float | None = None,
         order: Order = "pick",
     ) -> Hits:
         """Answer one need with passages that together tell most.
@@ -134,6 +135,7 @@ class SiftStore(Shell):
             replace: whether a passage may be picked again. candidates: how many are fetched to choose from.
             max_tokens: budget for the texts together, best gain per token first.
             min_score: least score of a hit. order: of the hits, as "pick"ed or by "score".
+            target_variance: stop once the variance left, a share of the prior, is at most this; default: k decides.
 
         Returns:
             Hits; fewer than k with the reason in `Hits.shortfall`. Copies of a text collapse into one hit
@@ -152,6 +154,7 @@ class SiftStore(Shell):
             candidates=candidates,
             max_tokens=max_tokens,
             min_score=min_score,
+            target_variance=target_variance,
             order=order,
         )
         return self._run(search_steps(self._context, *asked))[0]

@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sift_store.cli.ingest import OWN_KEY, Chunking, Document, Passage, documents
+from sift_store.cli.opening import check_exists, existing_store, exists
 from sift_store.cli.quality import add_commands
 from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
 from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
 from sift_store.filters import parse_datetime
-from sift_store.location import parse_location
 from sift_store.plan import DEFAULT_K, Method
 from sift_store.registry import EMBEDDERS, find
 from sift_store.store import SiftStore, drop_collection, list_collections
@@ -109,7 +109,7 @@ def add(
 ) -> None:
     """Add files to a store. Adding again replaces what changed and embeds nothing else anew."""
     indexed = {f"{OWN_KEY}.document": "keyword", **dict(_pair(item) for item in index or [])}
-    made = _embedder(embedder or (None if _exists(store) else "minilm"), query_prefix, passage_prefix)
+    made = _embedder(embedder or (None if exists(store) else "minilm"), query_prefix, passage_prefix)
     with SiftStore.open(store, embedder=made, indexed=indexed) as opened:
         embedding = _needed(opened)
         chunking = Chunking.of(embedding, 0 if whole else chunk, overlap)
@@ -150,7 +150,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question."""
-    with _existing(store, embedder) as opened:
+    with existing_store(store, embedder) as opened:
         wanted = cast(Method, method)  # checked by the store
         hits = opened.search(query, k=k, where=_where(where), method=wanted, max_tokens=max_tokens)
     if as_json:
@@ -169,7 +169,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Nearest neighbours, MMR and SIFT side by side, repeats marked."""
-    with _existing(store, embedder) as opened:
+    with existing_store(store, embedder) as opened:
         answers = opened.compare(query, k=k, where=_where(where))
     if as_json:
         _print_json({method: hits.to_dict() for method, hits in answers.items()})
@@ -187,7 +187,7 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show how an answer came about: plan, candidates, time, and what each pick stands for."""
-    with _existing(store, embedder) as opened:
+    with existing_store(store, embedder) as opened:
         explanation = opened.explain(query, k=k, where=_where(where))
     if as_json:
         _print_json(explanation.to_dict())
@@ -198,7 +198,7 @@ def explain(
 @app.command()
 def doctor(store: StoreArgument, embedder: EmbedderOption = None, as_json: JsonOption = False) -> None:
     """Find what is wrong, or will be. Exit code 1 if something is."""
-    with _existing(store, embedder) as opened:
+    with existing_store(store, embedder) as opened:
         findings = opened.doctor()
     if as_json:
         _print_json([{"level": item.level, "what": item.what, "mend": item.mend} for item in findings])
@@ -211,7 +211,7 @@ def doctor(store: StoreArgument, embedder: EmbedderOption = None, as_json: JsonO
 @app.command()
 def optimize(store: StoreArgument) -> None:
     """Build the index now and wait for it."""
-    with _existing(store, None) as opened, err.status("building the index"):
+    with existing_store(store, None) as opened, err.status("building the index"):
         opened.optimize()
 
 
@@ -229,7 +229,7 @@ def list_(store: StoreArgument, as_json: JsonOption = False) -> None:
 @app.command()
 def drop(store: StoreArgument, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete a collection with all it holds."""
-    _check_exists(store)
+    check_exists(store)
     if not yes and not typer.confirm(f"Delete {store} with all it holds?"):
         raise typer.Exit(1)
     drop_collection(store)
@@ -244,7 +244,7 @@ def reembed(
 ) -> None:
     """Embed every text with another embedder; the store changes over at once, or not at all."""
     made = _embedder(embedder, query_prefix, passage_prefix)
-    with _existing(store, None) as opened, _bar("embedding") as progress:
+    with existing_store(store, None) as opened, _bar("embedding") as progress:
         count = opened.reembed(made, progress=progress) if made is not None else 0
         opened.optimize()
     print(f"{count} passages embedded anew")
@@ -287,20 +287,6 @@ def demo(
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
-
-
-def _exists(store: str) -> bool:
-    return parse_location(store).collection in list_collections(store)
-
-
-def _check_exists(store: str) -> None:
-    if not _exists(store):
-        raise NotFoundError(f"no collection at {store}; make one with: sift-store add {store} FOLDER")
-
-
-def _existing(store: str, embedder: str | None) -> SiftStore:
-    _check_exists(store)
-    return SiftStore.open(store, embedder=embedder)
 
 
 def _needed(store: SiftStore) -> Embedding:

@@ -1,8 +1,9 @@
-"""The commands that measure: eval."""
+"""The commands that measure: eval, calibrate."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -11,15 +12,18 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sift_store.calibration import signals
+from sift_store.cli.opening import existing_store
 from sift_store.embedding import as_embedding
 from sift_store.errors import InvalidInputError
-from sift_store.evaluation.datasets import Half, read_dataset
+from sift_store.evaluation.calibrating import draw_judgement, fit, judge
+from sift_store.evaluation.datasets import Half, read_dataset, read_lines
 from sift_store.evaluation.harness import evaluate, read_cells
 from sift_store.evaluation.methods import all_methods
 from sift_store.evaluation.report import draw, tables, update_document
 from sift_store.evaluation.scenarios import SCENARIOS
 from sift_store.evaluation.vectors import VectorCache
-from sift_store.plan import DEFAULT_CANDIDATES
+from sift_store.plan import DEFAULT_CANDIDATES, DEFAULT_K
 
 __all__ = ["add_commands"]
 
@@ -30,6 +34,7 @@ err = Console(stderr=True)
 def add_commands(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command("eval")(eval_)
+    app.command()(calibrate)
 
 
 def eval_(
@@ -89,6 +94,41 @@ def eval_(
         out.rule(name, align="left")
         out.print(Markdown(text))
     err.print(f"written: {results}/*.md, {len(drawn)} plots in {results / 'plots'}", highlight=False)
+
+
+def calibrate(
+    store: Annotated[str, typer.Argument(help="A folder such as handbook.sift, or a URL.")],
+    questions: Annotated[
+        Path,
+        typer.Argument(help='One object a line: {"text": "…", "answerable": true}, the label by your own reading.'),
+    ],
+    k: Annotated[int, typer.Option("--k", "-k", help="How many passages a search returns.")] = DEFAULT_K,
+    save: Annotated[Path, typer.Option(help="Where the fitted map goes.")] = Path("calibration.json"),
+    plot: Annotated[Path | None, typer.Option(help="Reliability diagram and selective curve, .png or .svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Fit "does the store hold an answer?" to labelled questions, and say how well it can be told."""
+    labelled = list(read_lines(questions, ("text", "answerable")))
+    with existing_store(store) as opened, _bars() as notify:
+        seen = []
+        for done, row in enumerate(labelled):
+            notify("searching", done, len(labelled))
+            seen.append(signals(opened.search(str(row["text"]), k=k)))
+    answerable = [bool(row["answerable"]) for row in labelled]
+    fitted, judgement = fit(seen, answerable, k), judge(seen, answerable)
+    fitted.save(save)
+    if plot is not None:
+        draw_judgement(judgement, plot)
+    if as_json:
+        print(json.dumps({"weights": dict(fitted.weights), **asdict(judgement)}, indent=1))
+        return
+    print(f"{judgement.queries} questions, {judgement.answerable} answerable; by cross-validation:")
+    for name, area in judgement.auroc.items():
+        print(f"  told apart by {name:9} AUROC {area:.3f}")
+    print(f"  expected calibration error {judgement.ece:.3f}")
+    for share, right in judgement.selective[1::2]:
+        print(f"  answering the surest {share:.0%}: {right:.0%} are answerable")
+    print(f"written: {save}")
 
 
 class _bars:  # noqa: N801 - used as a function

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sift_store.errors import InvalidInputError, NotFoundError
 
-__all__ = ["Dataset", "Half", "half_of", "read_dataset"]
+__all__ = ["Dataset", "Half", "half_of", "read_dataset", "read_lines", "with_title"]
 
 Half = Literal["choose", "report", "all"]
 
@@ -65,19 +65,19 @@ def read_dataset(folder: Path) -> Dataset:
     Raises:
         NotFoundError: a file is missing. InvalidInputError: a line cannot be read, or names what is not there.
     """
-    corpus = list(_lines(folder / "corpus.jsonl", ("id", "text")))
-    queries = list(_lines(folder / "queries.jsonl", ("id", "text")))
+    corpus = list(read_lines(folder / "corpus.jsonl", ("id", "text")))
+    queries = list(read_lines(folder / "queries.jsonl", ("id", "text")))
     place = {str(row["id"]): at for at, row in enumerate(corpus)}
     asked = {str(row["id"]): at for at, row in enumerate(queries)}
     grades: list[dict[int, int]] = [{} for _ in queries]
-    for row in _lines(folder / "qrels.jsonl", ("query", "doc", "grade")):
+    for row in read_lines(folder / "qrels.jsonl", ("query", "doc", "grade")):
         query, doc = _known(row, asked, place, folder / "qrels.jsonl")
         if int(row["grade"]) > 0:
             grades[query][doc] = int(row["grade"])
     covered: list[dict[str, set[int]]] | None = None
     if (path := folder / "subtopic_qrels.jsonl").is_file():
         covered = [{} for _ in queries]
-        for row in _lines(path, ("query", "subtopic", "doc")):
+        for row in read_lines(path, ("query", "subtopic", "doc")):
             query, doc = _known(row, asked, place, path)
             covered[query].setdefault(str(row["subtopic"]), set()).add(doc)
     kept = [at for at, relevant in enumerate(grades) if relevant and (covered is None or covered[at])]
@@ -96,9 +96,14 @@ def read_dataset(folder: Path) -> Dataset:
     )
 
 
-def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """The objects of a .jsonl file, each with all of `keys`.
+
+    Raises:
+        NotFoundError: no such file. InvalidInputError: a line is no JSON object, or a key is missing.
+    """
     if not path.is_file():
-        raise NotFoundError(f"{path} is not there; a folder with corpus.jsonl, queries.jsonl and qrels.jsonl wanted")
+        raise NotFoundError(f"{path} is not there; a file with {', '.join(keys)} on each line wanted")
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():

@@ -115,6 +115,27 @@ class SearchContract(Fixtures):
             with pytest.raises(InvalidInputError):
                 store.search_batch(**arguments)
 
+    def test_a_target_variance_stops_early_and_says_so(self, store: SiftStore) -> None:
+        store.add(JORDAN)
+        full = store.search("Michael Jordan age children", k=4)
+        target = (full.variance[0] + full.variance[1]) / 2
+        early = store.search("Michael Jordan age children", k=4, target_variance=target)
+        assert [hit.id for hit in early] == [hit.id for hit in full][:2]
+        assert "target variance" in early.shortfall
+        with pytest.raises(InvalidInputError, match="target_variance"):
+            store.search("Jordan", target_variance=1.5)
+
+    def test_near_copies_give_way_and_are_named(self, store: SiftStore) -> None:
+        rng = np.random.default_rng(0)
+        base = rng.normal(size=(1, 32)) + 1.2 * rng.normal(size=(20, 32))
+        vectors = np.repeat(base, 4, axis=0) + 0.02 * rng.normal(size=(80, 32))
+        store.add([f"text {row}" for row in range(80)], ids=list(range(80)), vectors=vectors)
+        hits = store.search(vector=base[0], k=6)
+        assert len({int(str(hit.id)) // 4 for hit in hits}) == 6
+        near = [item for item in hits.suppressed if item.reason == "near-copy"]
+        assert len(near) >= 3
+        assert all(int(str(item.id)) // 4 == int(str(item.by)) // 4 for item in near)
+
     def test_compare_gives_each_method_the_same_candidates(self, store: SiftStore) -> None:
         store.add([*JORDAN, *JORDAN], ids=list(range(10)))
         answers = store.compare("Michael Jordan age children", k=3)

@@ -1,0 +1,30 @@
+"""Stores as commands open them."""
+
+from __future__ import annotations
+
+from sift_store.errors import NotFoundError
+from sift_store.location import parse_location
+from sift_store.store import SiftStore, list_collections
+
+__all__ = ["check_exists", "existing_store", "exists"]
+
+
+def exists(store: str) -> bool:
+    """Whether there is a collection at that path or URL."""
+    return parse_location(store).collection in list_collections(store)
+
+
+def check_exists(store: str) -> None:
+    """Refuse a place with no collection.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if not exists(store):
+        raise NotFoundError(f"no collection at {store}; make one with: sift-store add {store} FOLDER")
+
+
+def existing_store(store: str, embedder: str | None = None) -> SiftStore:
+    """Open what is there; nothing is created."""
+    check_exists(store)
+    return SiftStore.open(store, embedder=embedder)
