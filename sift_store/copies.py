@@ -9,7 +9,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["near_copy_distance", "near_equal_rows", "repeats", "same_text_groups", "stand_ins"]
+__all__ = [
+    "ROUNDS",
+    "like_picks",
+    "near_copy_distance",
+    "near_equal_rows",
+    "overlaps",
+    "repeats",
+    "same_text_groups",
+    "stand_ins",
+]
+
+# How often a choice is made anew without the passages that were found to repeat a pick.
+ROUNDS = 8
+# Passages further apart than this many standard deviations of the pool's similarities are not looked at.
+_LIKE_IN_SPREADS = 2.0
+# Windows of one text, and edited copies, have runs of this many words in common: at least so many, and at least this
+# share of the shorter's. Short facts in like words have fewer.
+_RUN, _LEAST_RUNS, _SHARED_RUNS = 8, 12, 1 / 3
 
 # One text embedded in two batches differs by rounding: 7e-7 in distance, measured for all-MiniLM-L6-v2 in float32.
 _DISTANCE = 2e-5
@@ -73,13 +90,41 @@ def same_text_groups(groups: Sequence[Sequence[int]], text: Callable[[int], str]
     return copies
 
 
+def like_picks(vectors: npt.NDArray[np.floating], picks: Sequence[int], spread: float) -> list[tuple[int, int]]:
+    """Pairs (later pick, earlier pick) that are alike enough to have text in common, by 2 spreads of cosine distance.
+
+    Args:
+        vectors: (K, d) unit rows. picks: distinct rows, in order. spread: of the pool's similarities.
+    """
+    some = vectors[list(picks)]
+    earlier, later = np.nonzero(np.triu(some @ some.T >= 1 - _LIKE_IN_SPREADS * spread, k=1))
+    return [(picks[b], picks[a]) for a, b in zip(earlier.tolist(), later.tolist(), strict=True)]
+
+
+def overlaps(pairs: Sequence[tuple[int, int]], text: Callable[[int], str]) -> dict[int, int]:
+    """Of pairs of rows, the later ones that have text in common with an earlier one: later row -> the first such.
+
+    Runs of eight words are compared: overlapping windows and edited copies share a dozen or more, different facts in
+    like words do not. A row that itself has to go stands for no other.
+    """
+    runs = {row: _word_runs(text(row), _RUN) for row in {row for pair in pairs for row in pair}}
+    found: dict[int, int] = {}
+    for later, earlier in pairs:
+        if later in found or earlier in found:
+            continue
+        fewest = min(len(runs[later]), len(runs[earlier]))
+        if len(runs[later] & runs[earlier]) >= max(_SHARED_RUNS * fewest, _LEAST_RUNS):
+            found[later] = earlier
+    return found
+
+
 def repeats(texts: Sequence[str], share: float = 0.5) -> list[int | None]:
     """For each text, the place of the first earlier one that it repeats, or None.
 
     A text repeats another if at least `share` of the shorter one's runs of three words stand in the longer: a measure
     of the words alone, so that it favours no embedder and no method.
     """
-    runs = [_word_runs(text) for text in texts]
+    runs = [_word_runs(text, 3) for text in texts]
     found: list[int | None] = []
     for place, run in enumerate(runs):
         earlier = (i for i in range(place) if len(run & runs[i]) >= share * min(len(run), len(runs[i])))
@@ -87,9 +132,9 @@ def repeats(texts: Sequence[str], share: float = 0.5) -> list[int | None]:
     return found
 
 
-def _word_runs(text: str) -> set[tuple[str, ...]]:
+def _word_runs(text: str, length: int) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.casefold())
-    return {tuple(words[i : i + 3]) for i in range(max(len(words) - 2, 1))}
+    return {tuple(words[i : i + length]) for i in range(max(len(words) - length + 1, 1))}
 
 
 def near_copy_distance(similarities: npt.NDArray[np.floating], spread: float) -> float:

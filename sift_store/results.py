@@ -40,7 +40,8 @@ class Suppressed:
 
     Attributes:
         by: id of that pick. similarity: cosine to it.
-        reason: "copy": the same text; "near-copy": among the k nearest, and in this pool close enough to the pick to
+        reason: "copy": the same text; "overlap": much of its text stands in the pick, as in overlapping windows and
+            edited copies; "near-copy": among the k nearest, and in this pool close enough to the pick to
             count as a copy of it; "redundant": among the k nearest, but other picks told more.
     """
 
@@ -50,7 +51,7 @@ class Suppressed:
     rank: int
     by: Id
     similarity: float
-    reason: Literal["copy", "near-copy", "redundant"]
+    reason: Literal["copy", "overlap", "near-copy", "redundant"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sift_store.adapter import Adapter, CandidateQuery, Candidates, Key, Statistics, check_generation
-from sift_store.copies import near_equal_rows, same_text_groups
+from sift_store.copies import ROUNDS, like_picks, near_equal_rows, overlaps, same_text_groups
 from sift_store.embedding import Embedding, check_embedder, estimated_tokens
 from sift_store.errors import EmbedderError, InvalidInputError
 from sift_store.filters import Filter, conjunction, matches
@@ -103,6 +103,7 @@ class _Pool:
     moved: int
     records: dict[int, Record | None] = field(default_factory=dict)
     copies: dict[int, list[int]] = field(default_factory=dict)  # row -> later rows with the same text
+    overlaps: dict[int, int] = field(default_factory=dict)  # row -> the pick that it has text in common with
 
     def text(self, row: int) -> str:
         """The text of a fetched row; of one that was deleted meanwhile, something that is no copy of anything."""
@@ -117,6 +118,7 @@ class _Choice:
     variance: Sequence[float]
     stopped: str
     stand_ins: Mapping[int, int] = field(default_factory=dict)  # row -> the row it is a near copy of
+    spread: float = 0.0  # of the pool's similarities, objective "pool"
 
 
 def search_steps(context: Context, questions: Sequence[Question], request: Request) -> Steps[list[Hits]]:
@@ -252,6 +254,15 @@ def _choose(context: Context, pool: _Pool, request: Request, plan: Plan) -> Step
         count = estimated_tokens if context.embedding is None else context.embedding.tokens
         costs = yield partial(count, texts)
     sifted: _Choice = yield partial(_by_sift, pool, open_, request, costs)
+    for _ in range(ROUNDS if request.objective == "pool" and not request.replace else 0):
+        repeated = yield from _overlapping(context, pool, sifted)
+        if not repeated or len(open_) - len(repeated) < (request.limit or 1):
+            break
+        pool.overlaps |= repeated
+        kept = ~np.isin(open_, list(repeated))
+        costs = None if costs is None else [cost for cost, keep in zip(costs, kept, strict=True) if keep]
+        open_ = open_[kept]
+        sifted = yield partial(_by_sift, pool, open_, request, costs)
     return sifted
 
 
@@ -278,9 +289,19 @@ def _by_sift(pool: _Pool, open_: npt.NDArray[np.int64], request: Request, costs:
         budget=request.max_tokens,
     )
     rows = open_[selection.indices].tolist()
+    spread = selection.bandwidth or 0.0  # the default bandwidth is one spread
     copies = np.flatnonzero(selection.stand_ins != np.arange(len(open_)))
     stand_ins = dict(zip(open_[copies].tolist(), open_[selection.stand_ins[copies]].tolist(), strict=True))
-    return _Choice(rows, selection.gains.tolist(), selection.variance.tolist(), selection.stopped, stand_ins)
+    return _Choice(rows, selection.gains.tolist(), selection.variance.tolist(), selection.stopped, stand_ins, spread)
+
+
+def _overlapping(context: Context, pool: _Pool, choice: _Choice) -> Steps[dict[int, int]]:
+    """Picks that have text in common with an earlier one. Texts are fetched only of picks that are alike."""
+    pairs = like_picks(cast(Vectors, pool.vectors), choice.rows, choice.spread)
+    if not pairs:
+        return {}
+    yield from _fetch(context, [(pool, list(dict.fromkeys(row for pair in pairs for row in pair)))])
+    return overlaps(pairs, pool.text)
 
 
 def _without_copies(context: Context, pool: _Pool, open_: npt.NDArray[np.int64]) -> Steps[npt.NDArray[np.int64]]:
@@ -301,6 +322,7 @@ def _shown(pool: _Pool, choice: _Choice) -> list[int]:
     """Rows whose text the answer shows: the chosen, their copies, and the nearest neighbours left out."""
     chosen = list(dict.fromkeys(choice.rows))
     copies = [row for pick in chosen for row in pool.copies.get(pick, ())]
+    copies += [row for row, pick in pool.overlaps.items() if pick in chosen]
     left_out = _left_out(pool, choice)
     return list(dict.fromkeys([*chosen, *copies, *left_out]))
 
@@ -311,6 +333,7 @@ def _left_out(pool: _Pool, choice: _Choice) -> list[int]:
         return []
     chosen = set(choice.rows)
     covered = chosen | {row for pick in chosen for row in pool.copies.get(pick, ())}
+    covered |= {row for row, pick in pool.overlaps.items() if pick in chosen}
     return [row for row in range(min(len(choice.rows), len(pool.keys))) if row not in covered]
 
 
@@ -365,6 +388,7 @@ def _suppressed(pool: _Pool, choice: _Choice) -> list[Suppressed]:
     left_out: list[tuple[int, int, str]] = [
         (row, pick, "copy") for pick in dict.fromkeys(choice.rows) for row in pool.copies.get(pick, ())
     ]
+    left_out += [(row, pick, "overlap") for row, pick in pool.overlaps.items() if pick in chosen]
     if redundant := _left_out(pool, choice):
         nearest = (pool.vectors[redundant] @ pool.vectors[choice.rows].T).argmax(axis=1)
         for row, place in zip(redundant, nearest, strict=True):

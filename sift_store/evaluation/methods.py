@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from sift_store.copies import near_copy_distance, stand_ins
+from sift_store.copies import ROUNDS, like_picks, near_copy_distance, overlaps, stand_ins
 from sift_store.evaluation.pools import Pool
 from sift_store.kernels import similarity_spread
 from sift_store.mmr import mmr
@@ -42,8 +42,9 @@ def all_methods() -> list[Choice]:
     """
     methods = [
         Choice(BASELINE, BASELINE, lambda pool, k: range(min(k, len(pool.scores)))),
-        Choice(DEFAULT, DEFAULT, lambda pool, k: select(pool.vectors, pool.query, k).indices.tolist()),
-        Choice("SIFT, copies not collapsed", "SIFT, copies not collapsed", _sift_alone),
+        Choice(DEFAULT, DEFAULT, sift),
+        Choice("SIFT, vectors alone", "SIFT, vectors alone", partial(_sift, collapse=True)),
+        Choice("SIFT, nothing collapsed", "SIFT, nothing collapsed", partial(_sift, collapse=False)),
         Choice("copies collapsed, then nearest", "copies collapsed, then nearest", _nearest_of_each),
     ]
     for cut in (0.75, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98):
@@ -63,8 +64,23 @@ def all_methods() -> list[Choice]:
 _GRID = (0.1, 0.3, 0.5, 0.7)
 
 
-def _sift_alone(pool: Pool, k: int) -> Sequence[int]:
-    rows: list[int] = select(pool.vectors, pool.query, k, collapse=False).indices.tolist()
+def sift(pool: Pool, k: int) -> Sequence[int]:
+    """What `search` does by default: near copies collapse, and of texts that overlap the first picked stays."""
+    rows = np.arange(len(pool.scores))
+    for _ in range(ROUNDS + 1):
+        selection = select(pool.vectors[rows], pool.query, k)
+        picks: list[int] = rows[selection.indices].tolist()
+        if pool.texts is None:
+            break
+        repeated = overlaps(like_picks(pool.vectors, picks, selection.bandwidth or 0.0), pool.texts.__getitem__)
+        if not repeated or len(rows) - len(repeated) < k:
+            break
+        rows = rows[~np.isin(rows, list(repeated))]
+    return picks
+
+
+def _sift(pool: Pool, k: int, collapse: bool) -> Sequence[int]:
+    rows: list[int] = select(pool.vectors, pool.query, k, collapse=collapse).indices.tolist()
     return rows
 
 

@@ -21,7 +21,8 @@ class Pool:
 
     Attributes:
         query: (d,) or (m, d). vectors: (K, d). scores: (K,) cosine, float64. similarities: (K, K) cosines.
-        origin: (K,) place of the passage that each candidate comes from.
+        origin: (K,) place of the passage that each candidate comes from. texts: of the candidates, where copies have
+            texts of their own.
     """
 
     query: npt.NDArray[np.float32]
@@ -29,6 +30,7 @@ class Pool:
     scores: npt.NDArray[np.float64]
     similarities: npt.NDArray[np.float32]
     origin: npt.NDArray[np.int64]
+    texts: tuple[str, ...] | None = None
 
 
 def pools_of(corpus: Corpus, queries: npt.NDArray[np.float32], rows: Sequence[int], candidates: int) -> Iterator[Pool]:
@@ -43,4 +45,5 @@ def pools_of(corpus: Corpus, queries: npt.NDArray[np.float32], rows: Sequence[in
             vectors = corpus.vectors[found]
             similarities = vectors @ vectors.T
             np.fill_diagonal(similarities, 1)
-            yield Pool(query, vectors, score[found].astype(np.float64), similarities, corpus.origin[found])
+            texts = None if corpus.texts is None else tuple(corpus.texts[row] for row in found.tolist())
+            yield Pool(query, vectors, score[found].astype(np.float64), similarities, corpus.origin[found], texts)

@@ -31,10 +31,14 @@ _WINDOW, _STRIDE = 100, 50
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Vectors, (n, d) unit float32, and the place of the passage that each comes from, (n,)."""
+    """Vectors, (n, d) unit float32, the place of the passage that each comes from, (n,), and the texts.
+
+    Noisy copies have no texts of their own: then `texts` is None, and methods see vectors alone.
+    """
 
     vectors: npt.NDArray[np.float32]
     origin: npt.NDArray[np.int64]
+    texts: list[str] | None = None
 
 
 def make_corpus(dataset: Dataset, scenario: str, embed: Embed) -> Corpus:
@@ -57,10 +61,11 @@ def make_corpus(dataset: Dataset, scenario: str, embed: Embed) -> Corpus:
             embed,
         )
     if kind == "clean" and not level:
-        return Corpus(embed(dataset.passages()), origin)
+        return Corpus(embed(dataset.passages()), origin, dataset.passages())
     copied = np.tile(origin, _COPIES + 1)
     if kind == "exact" and not level:
-        return Corpus(np.tile(embed(dataset.passages()), (_COPIES + 1, 1)), copied)
+        copies = _COPIES + 1
+        return Corpus(np.tile(embed(dataset.passages()), (copies, 1)), copied, dataset.passages() * copies)
     if kind == "noise" and _is_positive(level):
         return Corpus(_noisy(embed(dataset.passages()), float(level)), copied)
     raise InvalidInputError(f"scenario {scenario!r} given, one of {', '.join(SCENARIOS)} wanted")
@@ -100,7 +105,7 @@ def _restyled(text: str, rng: random.Random) -> str:
 def _of_texts(versions: list[list[str]], dataset: Dataset, embed: Embed) -> Corpus:
     texts = [with_title(title, text) for title, some in zip(dataset.titles, versions, strict=True) for text in some]
     origin = np.repeat(np.arange(len(versions)), [len(some) for some in versions])
-    return Corpus(embed(texts), origin)
+    return Corpus(embed(texts), origin, texts)
 
 
 def _noisy(vectors: npt.NDArray[np.float32], norm: float) -> npt.NDArray[np.float32]:

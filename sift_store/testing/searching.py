@@ -125,6 +125,18 @@ class SearchContract(Fixtures):
         with pytest.raises(InvalidInputError, match="target_variance"):
             store.search("Jordan", target_variance=1.5)
 
+    def test_overlapping_windows_give_way_and_are_named(self, store: SiftStore) -> None:
+        words = [f"w{place}" for place in range(300)]
+        windows = [" ".join(words[start : start + 60]) for start in range(0, 240, 20)]
+        store.add([*windows, "something else altogether", *JORDAN], ids=list(range(18)))
+        hits = store.search(windows[0], k=4)
+        seen = [set(hit.text.split()) for hit in hits]
+        assert all(len(seen[b] & seen[a]) <= 20 for b in range(4) for a in range(b))
+        overlapping = [item for item in hits.suppressed if item.reason == "overlap"]
+        assert overlapping
+        assert all(item.by in {hit.id for hit in hits} for item in overlapping)
+        assert len(store.search(windows[0], k=16)) == 16  # asked for more than there are texts: they come back
+
     def test_near_copies_give_way_and_are_named(self, store: SiftStore) -> None:
         rng = np.random.default_rng(0)
         base = rng.normal(size=(1, 32)) + 1.2 * rng.normal(size=(20, 32))

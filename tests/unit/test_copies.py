@@ -1,6 +1,6 @@
 import numpy as np
 
-from sift_store.copies import near_equal_rows, repeats, same_text_groups
+from sift_store.copies import like_picks, near_equal_rows, overlaps, repeats, same_text_groups
 
 
 def test_groups_of_near_equal_vectors_against_brute_force() -> None:
@@ -39,3 +39,30 @@ def test_repeats_are_told_by_words() -> None:
         "yes!",
     ]
     assert repeats(texts) == [None, None, 0, 0, None, 4]
+
+
+def sentence(start: int, size: int) -> str:
+    return " ".join(f"word{place}" for place in range(start, start + size))
+
+
+def test_windows_and_edited_copies_overlap_and_like_facts_do_not() -> None:
+    texts = {
+        0: sentence(0, 100),
+        1: sentence(50, 100),  # shares half
+        2: sentence(90, 100),  # shares ten words with the first: too little; much with the second, which has gone
+        3: "Cached: " + sentence(0, 60).replace("word7 ", "").upper() + " Edited in 2019.",
+        4: "a lit candle is covered in a large jar",
+        5: "a lit candle is covered in a small jar",
+    }
+    pairs = [(later, earlier) for later in range(6) for earlier in range(later)]
+    assert overlaps(pairs, texts.__getitem__) == {1: 0, 3: 0}
+    assert overlaps([], texts.__getitem__) == {}
+
+
+def test_only_picks_that_are_alike_are_looked_at() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(6, 16))
+    vectors = np.concatenate([base, base + 0.1 * rng.normal(size=(6, 16))])
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    assert like_picks(vectors, [8, 0, 2, 6], 0.1) == [(2, 8), (6, 0)]
+    assert like_picks(vectors, [], 0.1) == []
