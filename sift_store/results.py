@@ -122,14 +122,14 @@ class Explanation:
         lines.append(f"found: {hits.found} candidates, {hits.moved:,} bytes of vectors moved")
         lines.append("time: " + ", ".join(f"{stage} {ms:.2f} ms" for stage, ms in hits.timings.items()))
         for hit in hits:
-            gain = "" if hit.gain is None else f"  gain {hit.gain:.3f}"
+            gain = "" if hit.gain is None else f"  gain {hit.gain:.2g}"
             lines.append(f"pick {hit.pick}: score {hit.score:.3f}{gain}  rank {hit.rank}  {hit.id}  {_short(hit.text)}")
             for item in hits.suppressed:
                 if item.by == hit.id:
-                    what = "same text" if item.reason == "copy" else f"cosine {item.similarity:.3f}"
+                    what = "same text" if item.reason == "copy" else f"{item.reason}, cosine {item.similarity:.3f}"
                     lines.append(f"    instead of rank {item.rank} ({what}): {item.id}  {_short(item.text)}")
         if hits.variance:
-            lines.append("variance left: " + " ".join(f"{left:.3f}" for left in hits.variance))
+            lines.append("variance left: " + " ".join(f"{left:.2g}" for left in hits.variance))
         if hits.shortfall:
             lines.append(f"fewer than asked: {hits.shortfall}")
         return "\n".join(lines)

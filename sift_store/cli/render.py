@@ -1,4 +1,4 @@
-"""What the command line draws: tables of hits, the comparison of methods, bars of remaining variance."""
+"""What the command line draws: tables of hits, the comparison of methods, findings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from sift_store.results import Hits
 __all__ = ["comparison", "findings_table", "hits_table", "repeats_in", "summary"]
 
 _TITLES: Mapping[Method, str] = {"knn": "nearest neighbours", "mmr": "MMR", "sift": "SIFT"}
-_BAR = 24
 _LINES = 6  # of text in a cell, at most
 _LEVELS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "red"}
 
@@ -28,15 +27,15 @@ def hits_table(hits: Hits) -> RenderableType:
         table.add_column(name, justify="right")
     table.add_column("text", ratio=1)
     for hit in hits:
-        gain = "" if hit.gain is None else f"{hit.gain:.3f}"
+        gain = "" if hit.gain is None else f"{hit.gain:.2g}"
         body = Text(_line(hit.text, 240))
         body.append(f"  {hit.id}", style="dim")
         table.add_row(str(hit.pick), f"{hit.score:.3f}", gain, str(hit.rank), body)
     notes = []
-    copies = sum(item.reason == "copy" for item in hits.suppressed)
+    copies = sum(item.reason != "redundant" for item in hits.suppressed)
     redundant = len(hits.suppressed) - copies
     if hits.suppressed:
-        notes.append(f"left out: {redundant} nearer but redundant, {copies} exact copies (explain names them)")
+        notes.append(f"left out: {copies} copies of a hit or overlapping one, {redundant} nearer but telling less")
     if hits.shortfall:
         notes.append(f"fewer than asked: {hits.shortfall}")
     return Group(table, *(Text(note, style="dim") for note in notes))
@@ -51,16 +50,14 @@ def comparison(answers: Mapping[Method, Hits], width: int) -> RenderableType:
     room = _LINES * max(width // len(answers) - 4, 16)
     for place in range(max(map(len, answers.values()), default=0)):
         table.add_row(*(_cell(hits, marks[method], place, room) for method, hits in answers.items()))
-    bars = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("", "repeats", "variance left", ""):
-        bars.add_column(name)
+    summed = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "repeats", "variance left"):
+        summed.add_column(name, justify="right" if name else "left")
     for method, hits in answers.items():
         left = hits.variance[-1] if hits.variance else 1.0
-        filled = round(left * _BAR)
-        bar = Text("█" * filled, style="red") + Text("░" * (_BAR - filled), style="green")
         count = sum(mark is not None for mark in marks[method])
-        bars.add_row(_TITLES[method], f"{count} of {len(hits)}", bar, f"{left:.0%}")
-    return Group(table, bars)
+        summed.add_row(_TITLES[method], f"{count} of {len(hits)}", f"{left:.2%}")
+    return Group(table, summed)
 
 
 def repeats_in(hits: Hits) -> int:
