@@ -13,12 +13,13 @@ from typing import Any, Self, TypeVar
 import numpy.typing as npt
 
 from sift_store.adapter import Finding, Progress
+from sift_store.context import Context, Steps
 from sift_store.embedding import EmbedderLike
 from sift_store.errors import StoreClosedError
 from sift_store.plan import Method
 from sift_store.records import Id, Payload, Record
 from sift_store.results import Explanation, Hits
-from sift_store.searching import Context, Question, Steps, compare_steps, search_steps
+from sift_store.searching import Question, compare_steps, search_steps
 from sift_store.shell import COMPARED, Shell, embedding_for, open_context
 from sift_store.writing import (
     add_steps,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from sift_store.adapter import INDEX_TYPES
+from sift_store.context import Context, InUse
 from sift_store.embedding import EmbedderLike, Embedding, as_embedding, check_embedder, stored_embedding
 from sift_store.errors import EmbedderError, FilterError, InvalidInputError
 from sift_store.filters import And, Equals, conjunction, parse
@@ -18,7 +19,7 @@ from sift_store.location import parse_location
 from sift_store.plan import Method, Request
 from sift_store.records import canonical, check_payload, listed
 from sift_store.registry import open_adapter
-from sift_store.searching import Context, InUse, Question
+from sift_store.searching import Question
 
 __all__ = ["COMPARED", "Shell", "embedding_for", "open_context"]
 

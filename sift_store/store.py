@@ -10,13 +10,14 @@ from typing import Any, Self, TypeVar
 import numpy.typing as npt
 
 from sift_store.adapter import Finding, Progress
+from sift_store.context import Steps
 from sift_store.embedding import EmbedderLike
 from sift_store.location import parse_location
 from sift_store.plan import Method, Order
 from sift_store.records import Id, Payload, Record
 from sift_store.registry import store_module
 from sift_store.results import Explanation, Hits
-from sift_store.searching import Question, Steps, compare_steps, search_steps
+from sift_store.searching import Question, compare_steps, search_steps
 from sift_store.selection import Objective
 from sift_store.shell import COMPARED, Shell, embedding_for, open_context
 from sift_store.writing import (

@@ -18,6 +18,7 @@ from sift_store.adapter import (
     check_generation,
     outside,
 )
+from sift_store.context import Context, Steps
 from sift_store.embedding import Embedding, check_embedder
 from sift_store.errors import EmbedderError, InvalidInputError, NotFoundError, PartialWriteError, SiftStoreError
 from sift_store.filters import And, conjunction, matches, parse
@@ -35,7 +36,6 @@ from sift_store.records import (
     content_id,
     listed,
 )
-from sift_store.searching import Context, Steps
 
 __all__ = [
     "add_steps",

@@ -22,8 +22,8 @@ from sift_store import (
     SiftStore,
     StoreClosedError,
 )
+from sift_store.context import InUse
 from sift_store.embedding import Embedding
-from sift_store.searching import InUse
 from sift_store.testing.fixtures import JORDAN, Fixtures
 from sift_store.testing.words import WordEmbedder
 

@@ -1,0 +1,123 @@
+"""The choice among one question's candidates: copies out, then SIFT, MMR or plain rank; overlapping picks out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_steps
+from sift_store.copies import ROUNDS, like_picks, near_equal_rows, overlaps, same_text_groups
+from sift_store.embedding import estimated_tokens
+from sift_store.mmr import mmr
+from sift_store.plan import Plan, Request
+from sift_store.selection import query_shares, select
+
+__all__ = ["Chosen", "choose_steps"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What was chosen: rows of the pool in the order picked, and what SIFT says of them.
+
+    Attributes:
+        rows: picks. gains, variance: shares of the prior; None and empty for other methods. stopped: why it ended.
+        stand_ins: row -> the row that it is a near copy of. spread: of the pool's similarities, objective "pool".
+    """
+
+    rows: Sequence[int]
+    gains: Sequence[float] | None
+    variance: Sequence[float]
+    stopped: str
+    stand_ins: Mapping[int, int] = field(default_factory=dict)
+    spread: float = 0.0
+
+
+def choose_steps(context: Context, pool: CandidatePool, request: Request, plan: Plan) -> Steps[Chosen]:
+    """Choose by the plan's method among a pool's candidates."""
+    open_ = np.arange(len(pool.keys))
+    if request.min_score is not None:
+        open_ = open_[pool.scores >= request.min_score]
+    if plan.method == "knn" or pool.vectors is None:
+        return Chosen(open_[: request.limit].tolist(), None, (), "k")
+    if plan.method == "mmr":
+        chosen: Chosen = yield partial(_by_mmr, pool, open_, request)
+        return chosen
+    open_ = yield from _without_copies(context, pool, open_)
+    if request.objective == "query":
+        open_ = open_[(pool.vectors[open_] @ pool.targets.T > 0).any(axis=1)]
+    costs = None
+    if plan.texts_first:
+        yield from fetch_steps(context, [(pool, open_.tolist())])
+        open_ = open_[[pool.records[row] is not None for row in open_.tolist()]]
+        texts = [pool.text(row) for row in open_.tolist()]
+        count = estimated_tokens if context.embedding is None else context.embedding.tokens
+        costs = yield partial(count, texts)
+    sifted: Chosen = yield partial(_by_sift, pool, open_, request, costs)
+    for _ in range(ROUNDS if request.objective == "pool" and not request.replace else 0):
+        repeated = yield from _overlapping(context, pool, sifted)
+        if not repeated or len(open_) - len(repeated) < (request.limit or 1):
+            break
+        pool.overlaps |= repeated
+        kept = ~np.isin(open_, list(repeated))
+        costs = None if costs is None else [cost for cost, keep in zip(costs, kept, strict=True) if keep]
+        open_ = open_[kept]
+        sifted = yield partial(_by_sift, pool, open_, request, costs)
+    return sifted
+
+
+def _by_mmr(pool: CandidatePool, open_: npt.NDArray[np.int64], request: Request) -> Chosen:
+    vectors = cast(Vectors, pool.vectors)[open_]
+    relevance = (vectors @ pool.targets.T).astype(np.float64) @ query_shares(pool.weights, len(pool.targets))
+    picks = mmr(vectors, relevance, request.limit or len(open_)) if len(open_) else open_
+    return Chosen(open_[picks].tolist(), None, (), "k")
+
+
+def _by_sift(
+    pool: CandidatePool, open_: npt.NDArray[np.int64], request: Request, costs: Sequence[int] | None
+) -> Chosen:
+    if not len(open_):
+        return Chosen((), (), (), "exhausted")
+    vectors = cast(Vectors, pool.vectors)
+    selection = select(
+        vectors if len(open_) == len(vectors) else vectors[open_],
+        pool.targets,
+        request.limit,
+        objective=request.objective,
+        weights=pool.weights,
+        replace=request.replace,
+        target_variance=request.target_variance,
+        costs=costs,
+        budget=request.max_tokens,
+    )
+    rows = open_[selection.indices].tolist()
+    spread = selection.bandwidth or 0.0  # the default bandwidth is one spread
+    copies = np.flatnonzero(selection.stand_ins != np.arange(len(open_)))
+    stand_ins = dict(zip(open_[copies].tolist(), open_[selection.stand_ins[copies]].tolist(), strict=True))
+    return Chosen(rows, selection.gains.tolist(), selection.variance.tolist(), selection.stopped, stand_ins, spread)
+
+
+def _overlapping(context: Context, pool: CandidatePool, choice: Chosen) -> Steps[dict[int, int]]:
+    """Picks that have text in common with an earlier one. Texts are fetched only of picks that are alike."""
+    pairs = like_picks(cast(Vectors, pool.vectors), choice.rows, choice.spread)
+    if not pairs:
+        return {}
+    yield from fetch_steps(context, [(pool, list(dict.fromkeys(row for pair in pairs for row in pair)))])
+    return overlaps(pairs, pool.text)
+
+
+def _without_copies(
+    context: Context, pool: CandidatePool, open_: npt.NDArray[np.int64]
+) -> Steps[npt.NDArray[np.int64]]:
+    """Leave one of each text. Only rows with all but equal vectors are looked at, and only then are texts fetched."""
+    suspects = near_equal_rows(cast(Vectors, pool.vectors), pool.scores, open_)
+    if not suspects:
+        return open_
+    yield from fetch_steps(context, [(pool, [row for group in suspects for row in group])])
+    pool.copies = same_text_groups(suspects, pool.text)
+    dropped = {row for rows in pool.copies.values() for row in rows}
+    return open_[[row not in dropped for row in open_.tolist()]]

@@ -1,0 +1,79 @@
+"""What every operation of a store works with, and the pool of candidates that one question has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from sift_store.adapter import Adapter, Key
+from sift_store.embedding import Embedding
+from sift_store.filters import Filter, matches
+from sift_store.records import Record
+
+__all__ = ["CandidatePool", "Context", "InUse", "Steps", "Vectors", "fetch_steps"]
+
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
+Vectors: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class InUse:
+    """The embedder in use, shared by a store and its scopes, and the generation of content that it belongs to."""
+
+    embedding: Embedding | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every operation of one store works with; `scope` is ANDed to every filter, `stamps` are put on every add."""
+
+    adapter: Adapter
+    in_use: InUse
+    scope: Filter | None
+    stamps: dict[str, Any]
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """The embedder in use."""
+        return self.in_use.embedding
+
+
+@dataclass(slots=True)
+class CandidatePool:
+    """The candidates of one question, best first. `records` holds those whose text has been fetched."""
+
+    keys: list[Key]
+    scores: npt.NDArray[np.float32]
+    vectors: Vectors | None
+    targets: Vectors
+    weights: npt.ArrayLike | None
+    moved: int
+    records: dict[int, Record | None] = field(default_factory=dict)
+    copies: dict[int, list[int]] = field(default_factory=dict)  # row -> later rows with the same text
+    overlaps: dict[int, int] = field(default_factory=dict)  # row -> the pick that it has text in common with
+
+    def text(self, row: int) -> str:
+        """The text of a fetched row; of one that was deleted meanwhile, something that is no copy of anything."""
+        record = self.records[row]
+        return f"\0{row}" if record is None else record.text
+
+
+def fetch_steps(context: Context, wanted: Sequence[tuple[CandidatePool, Sequence[int]]]) -> Steps[None]:
+    """Fetch the records of rows that are not there yet, all pools at once."""
+    missing = [(pool, row) for pool, rows in wanted for row in rows if row not in pool.records]
+    if missing:
+        keys = list(dict.fromkeys(pool.keys[row] for pool, row in missing))
+        records: list[Record | None] = yield partial(context.adapter.fetch, keys)
+        by_key = {
+            key: record if record is not None and matches(context.scope, record.payload) else None
+            for key, record in zip(keys, records, strict=True)
+        }
+        for pool, row in missing:
+            pool.records[row] = by_key[pool.keys[row]]
