@@ -28,7 +28,7 @@ class VectorCache:
     each appended when it is done. An interrupted run loses one batch.
 
     Raises:
-        InvalidInputError: the embedder has no name.
+        InvalidInputError: the embedder has no name, or another run is embedding into the same folder.
     """
 
     def __init__(self, embedding: Embedding, folder: Path) -> None:
@@ -41,6 +41,7 @@ class VectorCache:
         self._keys, self._vectors = folder / f"{safe}.keys", folder / f"{safe}.vectors"
         self._place: dict[bytes, int] = {}
         self._size = 0
+        self._dimension = embedding.dimension or 0
         if self._keys.is_file() and self._vectors.is_file():
             self._read_keys()
 
@@ -70,12 +71,16 @@ class VectorCache:
             if progress:
                 progress(start + len(batch), len(missing))
         rows = np.array([self._place[key] for key in keys])
-        kept = np.memmap(self._vectors, dtype="<f4", mode="r").reshape(self._size, -1)
+        kept = np.memmap(self._vectors, dtype="<f4", mode="r", shape=(self._size, self._dimension))
         found: npt.NDArray[np.float32] = kept[rows].astype(np.float32)
         found /= np.linalg.norm(found, axis=1, keepdims=True)
         return found
 
     def _append(self, keys: list[bytes], vectors: npt.NDArray[np.float32]) -> None:
+        self._dimension = vectors.shape[1]
+        held = self._keys.stat().st_size if self._keys.is_file() else 0
+        if held != self._size * _HASH:
+            raise InvalidInputError(f"{self._keys} has grown meanwhile; one run at a time may embed into a folder")
         with self._vectors.open("ab") as file:
             file.write(vectors.astype("<f4").tobytes())
         with self._keys.open("ab") as file:
@@ -94,6 +99,7 @@ class VectorCache:
             file.truncate(whole * _HASH)
         with self._vectors.open("r+b") as file:
             file.truncate(whole * 4 * dimension)
+        self._dimension = dimension
         self._place = {raw[at * _HASH : (at + 1) * _HASH]: at for at in range(whole)}
         self._size = whole
 

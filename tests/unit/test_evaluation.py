@@ -242,6 +242,11 @@ def test_vectors_are_embedded_once_and_survive_an_interrupted_run(tmp_path: Path
     again = Named()
     np.testing.assert_allclose(VectorCache(Embedding(again), tmp_path).passages(texts), vectors[:300], atol=1e-6)
     assert again.embedded == 2
+    one, other = VectorCache(Embedding(Named()), tmp_path), VectorCache(Embedding(Named()), tmp_path)
+    one.passages(["only one"])
+    np.testing.assert_allclose(other.passages(texts), vectors[:300], atol=1e-6)  # reading beside it is safe
+    with pytest.raises(InvalidInputError, match="one run at a time"):
+        other.passages(["another"])
     with pytest.raises(InvalidInputError, match="name"):
         VectorCache(Embedding(lambda texts: np.ones((len(texts), 2))), tmp_path)
 
