@@ -175,13 +175,14 @@ def stand_ins(
         similarities: (K, K) cosines. rank: (K,) 0 for the most relevant. distance: > 0, in cosine.
 
     Returns:
-        (K,) rows. Cost: O(K·kept).
+        (K,) rows. Cost: O(K²), and O(K) for each that has another near.
     """
-    order = np.argsort(rank)
-    leader = np.full(len(rank), -1, dtype=np.int64)
-    for row in order.tolist():
-        if leader[row] < 0:
-            close = (similarities[row] >= 1 - distance) & (leader < 0)
-            leader[close] = row
-            leader[row] = row
+    close = similarities >= 1 - distance
+    near = np.flatnonzero(close.sum(axis=1) > 1)  # all others stand for themselves
+    leader = np.arange(len(rank))
+    open_ = np.ones(len(rank), dtype=bool)
+    for row in near[np.argsort(rank[near])].tolist():
+        if open_[row]:
+            leader[close[row] & open_] = row
+            open_ &= ~close[row]
     return leader
