@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from common import RESULTS, data_folder, report
 
 from sift_store import posterior, select
 from sift_store.embedding import as_embedding
 from sift_store.evaluation import BASELINE, Judge, VectorCache, all_methods, make_corpus, read_dataset
 from sift_store.evaluation.pools import Pool, pools_of
+from sift_store.kernels import similarity_spread
 from sift_store.plan import DEFAULT_CANDIDATES
 
 SETS = ("hotpotqa_big", "2wiki_all", "entailmentbank", "cranfield", "perspectrum")
@@ -51,6 +53,14 @@ VARIANTS: dict[str, Choose] = {
 }
 
 
+def shape_of(pool: Pool) -> tuple[float, ...]:
+    """Best score, tenth score, spread of the similarities, median distance of a candidate to its nearest."""
+    others = pool.similarities.copy()
+    np.fill_diagonal(others, -1)
+    spread = similarity_spread(pool.similarities)
+    return float(pool.scores[0]), float(pool.scores[9]), spread, float(np.median(1 - others.max(axis=1)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--embedder", default="minilm")
@@ -63,11 +73,13 @@ def main() -> None:
     variants = VARIANTS | {threshold: others[threshold] for threshold in thresholds}
     rows: dict[str, list[object]] = {variant: [variant] for variant in variants}
     columns = ["points against nearest"]
+    shapes: list[list[object]] = []
     for folder in SETS:
         dataset = read_dataset(data_folder() / "retrieval" / folder)
         asked = dataset.rows("choose")
         corpus = make_corpus(dataset, "clean", vectors.passages)
         pools = list(pools_of(corpus, vectors.queries(dataset.queries), asked, DEFAULT_CANDIDATES))
+        shapes.append([folder, *(f"{value:.2f}" for value in np.median([shape_of(pool) for pool in pools], axis=0))])
         judge = Judge(dataset, asked, cutoffs=(5, 10))
         wanted = ("srecall@5", "srecall@10") if dataset.subtopics else ("recall@5", "recall@10")
         columns += [f"{folder} {measure}" for measure in wanted]
@@ -80,6 +92,8 @@ def main() -> None:
         for variant, choose in variants.items():
             found = judged(choose)
             rows[variant] += [f"{found[measure] - nearest[measure]:+.1f}" for measure in wanted]
+    shape_columns = ["medians", "best score", "tenth score", "spread of the pool", "distance to the nearest candidate"]
+    report(f"pools-{name}", f"What the pools look like, {name}", shape_columns, shapes)
     report(f"tried-{name}", f"Each number moved alone, {name}", columns, list(rows.values()))
 
 
