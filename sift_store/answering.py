@@ -85,7 +85,7 @@ def _suppressed(pool: CandidatePool, choice: Chosen) -> list[Suppressed]:
             rank=row + 1,
             by=stands.id,
             similarity=float(pool.vectors[row] @ pool.vectors[pick]),
-            reason=reason,  # type: ignore[arg-type]  # one of the two literals above
+            reason=reason,  # type: ignore[arg-type]  # one of the four
         )
         for row, pick, reason in sorted(left_out)
         if (left := pool.records[row]) is not None and (stands := pool.records[pick]) is not None
@@ -98,10 +98,10 @@ def _shortfall(pool: CandidatePool, choice: Chosen, request: Request, plan: Plan
     gone = sum(pool.records[row] is None for row in set(choice.rows))
     if gone:
         return f"{gone} of the chosen were deleted while the search ran"
+    if choice.stopped == "variance" and len(choice.rows) != plan.k:
+        return f"{len(choice.rows)} leave no more than the target variance of {request.target_variance}"
     if len(choice.rows) >= (plan.k or 1):
         return ""
-    if choice.stopped == "variance":
-        return f"{len(choice.rows)} leave no more than the target variance of {request.target_variance}"
     if choice.stopped == "budget":
         return f"the budget of {request.max_tokens} tokens pays for {len(choice.rows)}"
     found = len(pool.keys)

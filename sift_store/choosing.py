@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_steps
-from sift_store.copies import ROUNDS, like_picks, near_equal_rows, overlaps, same_text_groups
+from sift_store.copies import ROUNDS, like_picks, like_rows, near_equal_rows, overlaps, same_text_groups
 from sift_store.embedding import estimated_tokens
 from sift_store.mmr import mmr
 from sift_store.plan import Plan, Request
 from sift_store.selection import query_shares, select
 
 __all__ = ["Chosen", "choose_steps"]
+
+Rows: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +61,28 @@ def choose_steps(context: Context, pool: CandidatePool, request: Request, plan: 
         costs = yield partial(count, texts)
     sifted: Chosen = yield partial(_by_sift, pool, open_, request, costs)
     for _ in range(ROUNDS if request.objective == "pool" and not request.replace else 0):
-        repeated = yield from _overlapping(context, pool, sifted)
-        if not repeated or len(open_) - len(repeated) < (request.limit or 1):
+        repeated = yield from _overlapping(context, pool, open_, sifted)
+        if not repeated:
             break
         pool.overlaps |= repeated
         kept = ~np.isin(open_, list(repeated))
         costs = None if costs is None else [cost for cost, keep in zip(costs, kept, strict=True) if keep]
         open_ = open_[kept]
         sifted = yield partial(_by_sift, pool, open_, request, costs)
-    return sifted
+    return sifted if costs is not None else _topped_up(pool, sifted, request)
+
+
+def _topped_up(pool: CandidatePool, sifted: Chosen, request: Request) -> Chosen:
+    """Asked for k, the caller gets k: where nothing else is left, the best of those that overlap a pick."""
+    short = (request.limit or 0) - len(sifted.rows)
+    if short <= 0 or not pool.overlaps or sifted.stopped == "variance":
+        return sifted
+    more = sorted(pool.overlaps)[:short]
+    for row in more:
+        del pool.overlaps[row]
+    gains = [*(sifted.gains or ()), *([0.0] * len(more))]
+    variance = [*sifted.variance, *(list(sifted.variance[-1:]) * len(more))]
+    return replace(sifted, rows=[*sifted.rows, *more], gains=gains, variance=variance)
 
 
 def _by_mmr(pool: CandidatePool, open_: npt.NDArray[np.int64], request: Request) -> Chosen:
@@ -95,19 +110,38 @@ def _by_sift(
         budget=request.max_tokens,
     )
     rows = open_[selection.indices].tolist()
-    spread = selection.bandwidth or 0.0  # the default bandwidth is one spread
     copies = np.flatnonzero(selection.stand_ins != np.arange(len(open_)))
     stand_ins = dict(zip(open_[copies].tolist(), open_[selection.stand_ins[copies]].tolist(), strict=True))
-    return Chosen(rows, selection.gains.tolist(), selection.variance.tolist(), selection.stopped, stand_ins, spread)
+    return Chosen(
+        rows,
+        selection.gains.tolist(),
+        selection.variance.tolist(),
+        selection.stopped,
+        stand_ins,
+        selection.spread or 0.0,
+    )
 
 
-def _overlapping(context: Context, pool: CandidatePool, choice: Chosen) -> Steps[dict[int, int]]:
-    """Picks that have text in common with an earlier one. Texts are fetched only of picks that are alike."""
-    pairs = like_picks(cast(Vectors, pool.vectors), choice.rows, choice.spread)
+def _overlapping(context: Context, pool: CandidatePool, open_: Rows, choice: Chosen) -> Steps[dict[int, int]]:
+    """Candidates that have text in common with a pick that has so with another pick: row -> that pick.
+
+    Texts are fetched only of picks that are alike, then of all that are like a pick found to have overlaps.
+    """
+    vectors = cast(Vectors, pool.vectors)
+    found = yield from _texts_in_common(context, pool, like_picks(vectors, choice.rows, choice.spread))
+    if not found:
+        return {}
+    leaders = [row for row in choice.rows if row in set(found.values())]
+    everywhere = yield from _texts_in_common(context, pool, like_rows(vectors, leaders, open_, choice.spread))
+    return everywhere
+
+
+def _texts_in_common(context: Context, pool: CandidatePool, pairs: Sequence[tuple[int, int]]) -> Steps[dict[int, int]]:
     if not pairs:
         return {}
     yield from fetch_steps(context, [(pool, list(dict.fromkeys(row for pair in pairs for row in pair)))])
-    return overlaps(pairs, pool.text)
+    found: dict[int, int] = yield partial(overlaps, pairs, pool.text)
+    return found
 
 
 def _without_copies(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 __all__ = [
     "ROUNDS",
     "like_picks",
+    "like_rows",
     "near_copy_distance",
     "near_equal_rows",
     "overlaps",
@@ -99,6 +100,19 @@ def like_picks(vectors: npt.NDArray[np.floating], picks: Sequence[int], spread: 
     some = vectors[list(picks)]
     earlier, later = np.nonzero(np.triu(some @ some.T >= 1 - _LIKE_IN_SPREADS * spread, k=1))
     return [(picks[b], picks[a]) for a, b in zip(earlier.tolist(), later.tolist(), strict=True)]
+
+
+def like_rows(
+    vectors: npt.NDArray[np.floating], leaders: Sequence[int], rows: npt.NDArray[np.int64], spread: float
+) -> list[tuple[int, int]]:
+    """Pairs (row, leader) of other rows that are alike enough to a leader, the first leader's first."""
+    alike = vectors[list(leaders)] @ vectors[rows].T >= 1 - _LIKE_IN_SPREADS * spread
+    return [
+        (row, leader)
+        for leader, near in zip(leaders, alike, strict=True)
+        for row in rows[near].tolist()
+        if row != leader
+    ]
 
 
 def overlaps(pairs: Sequence[tuple[int, int]], text: Callable[[int], str]) -> dict[int, int]:

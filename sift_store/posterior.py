@@ -25,7 +25,7 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 BANDWIDTH_IN_SPREADS = 1.0
 TEMPERATURE_IN_SPREADS = 0.1
 # A target of less weight than this share of the heaviest is none.
-_LEAST_WEIGHT = 1e-12
+_LEAST_WEIGHT = 1e-8
 
 
 class Posterior:
@@ -38,6 +38,7 @@ class Posterior:
 
     Attributes:
         variance: (K,) c_X(x, x). target_variance: Σ_j w_j c_X(t_j, t_j). covariance: (K,) Σ_j w_j c_X(t_j, x)².
+            The first and the last are not kept up after the last pick there can be.
     """
 
     def __init__(
@@ -69,13 +70,15 @@ class Posterior:
         factor /= root
         self._factors[self._count] = factor
         self._count += 1
+        loadings = self._to_targets[:, pick] / root
+        self._target_variances = np.maximum(self._target_variances - loadings * loadings, 0.0)
+        self.target_variance = float(self._share @ self._target_variances)
+        if self._count == len(self._factors):  # the last pick: nobody will ask what would come next
+            return
         self.variance -= factor * factor
         np.maximum(self.variance, 0.0, out=self.variance)
-        loadings = self._to_targets[:, pick] / root
         self._to_targets -= np.multiply.outer(loadings, factor)
-        self._target_variances = np.maximum(self._target_variances - loadings * loadings, 0.0)
         self.covariance = self._share @ np.square(self._to_targets)
-        self.target_variance = float(self._share @ self._target_variances)
 
 
 def query_posterior(
@@ -118,7 +121,7 @@ def pool_posterior(
         scores: (m, K) relevance of the pool to each query, on cosine's scale. share: (m,) query weights, sum 1.
         kernel: any. bandwidth: of all but "linear"; None for 1 spread. limit: most picks.
 
-    Cost: O(K²) once, O(K·(M + n)) a pick, M <= K the candidates whose weight is at least 1e-12 of the heaviest.
+    Cost: O(K²) once, O(K·(M + n)) a pick, M <= K the candidates whose weight is at least 1e-8 of the heaviest.
     """
     temperature = TEMPERATURE_IN_SPREADS * spread
     if kernel == "linear":

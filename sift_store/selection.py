@@ -56,6 +56,7 @@ class Selection:
         objective, kernel, lambda_: as asked.
         bandwidth: of the kernel, in units of cosine; None for "linear".
         temperature: of the pool's weights, in units of cosine; None for objective "query".
+        spread: standard deviation of the pool's similarities; None for objective "query".
         stand_ins: (K,) int64, for each candidate the row that stands for it: itself, or the one it is a near copy of.
     """
 
@@ -68,6 +69,7 @@ class Selection:
     lambda_: float
     bandwidth: float | None
     temperature: float | None
+    spread: float | None
     stand_ins: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -108,7 +110,8 @@ def select(
         relevance: (K,) or (m, K), fused or cross-encoder scores for the pool's weights; default the cosine to the
             query. Only their relative distances count: they are scaled to spread as the cosines do. Breaks ties, too.
         collapse: whether near copies count as one candidate, where the pool shows that it holds copies; objective
-            "pool" without replacement. A copy is picked only when nothing else is left.
+            "pool" without replacement. When nothing else is left, copies fill up to k, each with a gain of 0; with a
+            budget they never do.
         replace: whether a candidate may be picked again.
         alpha: stop after pick n once σ_n > 1/(α n), σ the root of the variance left (the paper's compute rule).
         target_variance: stop once the variance left, a fraction of the prior, is at most this.
@@ -123,8 +126,8 @@ def select(
         VectorError: wrong shapes, NaN, infinite or zero vectors.
         InvalidInputError: an argument out of its range.
 
-    Cost: "query" O(k·K·(d + k)) time and O(K·(d + k)) memory, no K×K matrix for the linear kernel; "pool" one K×K
-    Gram matrix and O(k·K²).
+    Cost: "query" O(k·K·(d + k)) time and O(K·(d + k)) memory, no K×K matrix for the linear kernel; "pool" the
+    K×K similarities, O(K²·d), and O(k·K·M) time, O(K·(K + M + k)) memory, M <= K the candidates with noticeable weight.
     """
     pool = unit_rows(candidates, "candidates")
     targets = unit_rows(query, "query", pool.shape[1]).astype(pool.dtype, copy=False)
@@ -137,6 +140,7 @@ def select(
     cosines = (targets @ pool.T).astype(np.float64)
     scores = cosines if relevance is None else like_cosines(relevance_of(relevance, cosines.shape), cosines)
     rank = ranks(share @ scores, rounding)
+    scores_of_all, spread = scores, None
     leaders = rows = np.arange(len(pool))
     if objective == "query":
         posterior = query_posterior(pool, cosines, share, kernel, bandwidth, stop.limit)
@@ -144,15 +148,22 @@ def select(
         similarities = _similarities(pool)
         spread = similarity_spread(similarities)
         if collapse and not replace:
-            leaders = _leaders(similarities, spread, rank)
-            rows = _one_of_each(leaders, rank, k or 1)
+            affordable = None if stop.costs is None else stop.costs <= stop.budget
+            leaders = _leaders(similarities, spread, rank, affordable)
+            rows = np.flatnonzero(leaders == rows)
         if len(rows) < len(pool):
             similarities, scores, rank = similarities[np.ix_(rows, rows)], scores[:, rows], rank[rows]
             stop = stop.among(rows)
         posterior = pool_posterior(similarities, spread, scores, share, kernel, bandwidth, stop.limit)
     picks, gains, left, stopped = greedy(posterior, rank, rounding, lambda_, replace, stop)
+    chosen: list[int] = rows[picks].tolist()
+    if stopped == "k" and k is not None and costs is None:
+        more = _copies_by_rank(leaders, ranks(share @ scores_of_all, rounding), min(k, len(pool)) - len(chosen))
+        chosen, gains, left = chosen + more, gains + [0.0] * len(more), left + left[-1:] * len(more)
+    if stopped == "k" and len(chosen) != k:
+        stopped = "exhausted"
     return Selection(
-        indices=rows[picks].astype(np.int64),
+        indices=np.array(chosen, dtype=np.int64),
         gains=np.array(gains),
         variance=np.array(left),
         stopped=stopped,
@@ -161,6 +172,7 @@ def select(
         lambda_=lambda_,
         bandwidth=posterior.bandwidth,
         temperature=posterior.temperature,
+        spread=spread,
         stand_ins=leaders.astype(np.int64),
     )
 
@@ -206,7 +218,7 @@ def remaining_variance(
 
     Args:
         candidates: (K, d). query: (d,) or (m, d). picks: rows, in order, one or more.
-        weights, lambda_: as for `select`.
+        weights, lambda_: as for `select`; near copies collapse.
 
     Returns:
         (n,) share of the prior variance left after each pick; a copy of an earlier pick leaves it as it was.
@@ -244,14 +256,20 @@ def _similarities(pool: FloatArray) -> FloatArray:
     return similarities
 
 
-def _leaders(similarities: FloatArray, spread: float, rank: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _leaders(
+    similarities: FloatArray,
+    spread: float,
+    rank: npt.NDArray[np.int64],
+    affordable: npt.NDArray[np.bool_] | None = None,
+) -> npt.NDArray[np.int64]:
+    """The row that stands for each; one that no budget pays for stands for none that it could pay for."""
+    if affordable is not None:
+        rank = np.where(affordable, rank, rank + len(rank))
     return stand_ins(similarities, rank, near_copy_distance(similarities, spread))
 
 
-def _one_of_each(leaders: npt.NDArray[np.int64], rank: npt.NDArray[np.int64], wanted: int) -> npt.NDArray[np.int64]:
-    """Rows that stand for themselves; if they are fewer than wanted, the best-ranked copies too."""
-    own = leaders == np.arange(len(leaders))
-    if (short := wanted - int(own.sum())) > 0:
-        copies = np.flatnonzero(~own)
-        own[copies[np.argsort(rank[copies])[:short]]] = True
-    return np.flatnonzero(own)
+def _copies_by_rank(leaders: npt.NDArray[np.int64], rank: npt.NDArray[np.int64], wanted: int) -> list[int]:
+    """The most relevant rows that do not stand for themselves."""
+    copies = np.flatnonzero(leaders != np.arange(len(leaders)))
+    most_relevant: list[int] = copies[np.argsort(rank[copies])][: max(wanted, 0)].tolist()
+    return most_relevant

@@ -22,7 +22,7 @@ from sift_store.evaluation.harness import evaluate, read_cells
 from sift_store.evaluation.methods import all_methods
 from sift_store.evaluation.report import draw, tables, update_document
 from sift_store.evaluation.scenarios import SCENARIOS
-from sift_store.evaluation.vectors import VectorCache
+from sift_store.evaluation.vectors import VectorCache, safe_name
 from sift_store.plan import DEFAULT_CANDIDATES, DEFAULT_K
 
 __all__ = ["add_commands"]
@@ -82,10 +82,14 @@ def eval_(
             )
     made_tables = tables(cells)
     for name, text in made_tables.items():
-        (results / f"{name.replace(' ', '-').replace('=', '-')}.md").write_text(text, encoding="utf-8")
+        (results / f"{safe_name(name)}.md").write_text(text, encoding="utf-8")
     drawn = draw(cells, results / "plots")
     if update is not None:
-        kept = [cell for cell in read_cells(results / "figures", methods) if cell.half == half]
+        kept = [
+            cell
+            for cell in read_cells(results / "figures", methods)
+            if (cell.half, cell.candidates) == (half, candidates)
+        ]
         update_document(update, tables(kept))
     if as_json:
         print(json.dumps([cell.to_dict() for cell in cells], ensure_ascii=False, indent=1))
@@ -113,7 +117,12 @@ def calibrate(
         seen = []
         for done, row in enumerate(labelled):
             notify("searching", done, len(labelled))
-            seen.append(signals(opened.search(str(row["text"]), k=k)))
+            hits = opened.search(str(row["text"]), k=k)
+            if not isinstance(row["answerable"], bool):
+                raise InvalidInputError(f"{questions}: answerable {row['answerable']!r} given, true or false wanted")
+            if len(hits) < k:
+                raise InvalidInputError(f"{row['text']!r}: {len(hits)} hits, k = {k} wanted: {hits.shortfall}")
+            seen.append(signals(hits))
     answerable = [bool(row["answerable"]) for row in labelled]
     fitted, judgement = fit(seen, answerable, k), judge(seen, answerable)
     fitted.save(save)

@@ -48,7 +48,7 @@ def fit(seen: Sequence[Mapping[str, float]], answerable: Sequence[bool], k: int)
         seen: `calibration.signals` of each query's hits. answerable: whether the corpus held an answer.
         k: of the searches.
 
-    A signal whose weight comes out against its sign in `calibration.SIGNS` is left out, the weakest first.
+    A signal whose weight comes out against its sign in `calibration.SIGNS` is left out, the most contrary first.
 
     Raises:
         InvalidInputError: fewer than 10 queries of one kind. MissingExtraError: scikit-learn is not installed.
@@ -97,7 +97,7 @@ def _table(seen: Sequence[Mapping[str, float]], answerable: Sequence[bool]) -> t
 def _fit(table: Float64, labels: npt.NDArray[np.bool_]) -> tuple[dict[str, float], float]:
     with needs_extra("eval"):
         from sklearn.linear_model import LogisticRegression
-    names = list(SIGNS)
+    names = [name for name, spread in zip(SIGNS, table.std(axis=0), strict=True) if spread > 1e-9] or list(SIGNS)
     centre, scale = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-9)
     while True:
         columns = [list(SIGNS).index(name) for name in names]

@@ -1,4 +1,4 @@
-"""Labelled retrieval sets on disk, in BEIR's layout: corpus.jsonl, queries.jsonl, qrels.jsonl, optional subtopics."""
+"""Labelled retrieval sets on disk: corpus.jsonl, queries.jsonl, qrels.jsonl, optional subtopics."""
 
 from __future__ import annotations
 
@@ -67,13 +67,15 @@ def read_dataset(folder: Path) -> Dataset:
     """
     corpus = list(read_lines(folder / "corpus.jsonl", ("id", "text")))
     queries = list(read_lines(folder / "queries.jsonl", ("id", "text")))
-    place = {str(row["id"]): at for at, row in enumerate(corpus)}
-    asked = {str(row["id"]): at for at, row in enumerate(queries)}
+    place, asked = _places(corpus, folder / "corpus.jsonl"), _places(queries, folder / "queries.jsonl")
     grades: list[dict[int, int]] = [{} for _ in queries]
     for row in read_lines(folder / "qrels.jsonl", ("query", "doc", "grade")):
         query, doc = _known(row, asked, place, folder / "qrels.jsonl")
-        if int(row["grade"]) > 0:
-            grades[query][doc] = int(row["grade"])
+        grade = row["grade"]
+        if isinstance(grade, bool) or not isinstance(grade, int):
+            raise InvalidInputError(f"{folder / 'qrels.jsonl'}: grade {grade!r} given, a whole number wanted")
+        if grade > 0:
+            grades[query][doc] = grade
     covered: list[dict[str, set[int]]] | None = None
     if (path := folder / "subtopic_qrels.jsonl").is_file():
         covered = [{} for _ in queries]
@@ -109,13 +111,21 @@ def read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = dict(json.loads(line))
                 missing = [key for key in keys if key not in row]
             except (ValueError, TypeError) as exc:
                 raise InvalidInputError(f"{path}:{number}: not JSON ({exc})") from exc
             if missing:
                 raise InvalidInputError(f"{path}:{number}: {', '.join(missing)} missing; {', '.join(keys)} wanted")
             yield row
+
+
+def _places(rows: list[dict[str, Any]], path: Path) -> dict[str, int]:
+    place: dict[str, int] = {}
+    for at, row in enumerate(rows):
+        if place.setdefault(str(row["id"]), at) != at:
+            raise InvalidInputError(f"{path}: id {row['id']!r} stands twice; each once wanted")
+    return place
 
 
 def _known(row: dict[str, Any], asked: dict[str, int], place: dict[str, int], path: Path) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from sift_store.evaluation.methods import BASELINE, Choice
 from sift_store.evaluation.metrics import CUTOFFS, Judge, redundancy, summary
 from sift_store.evaluation.pools import Pool, pools_of
 from sift_store.evaluation.scenarios import make_corpus
-from sift_store.evaluation.vectors import VectorCache
+from sift_store.evaluation.vectors import VectorCache, safe_name
 from sift_store.plan import DEFAULT_CANDIDATES
 
 __all__ = ["Cell", "evaluate", "read_cells"]
@@ -91,6 +91,8 @@ def evaluate(
     Raises:
         InvalidInputError: an unknown scenario. MissingExtraError: the "eval" extra is not installed.
     """
+    if candidates < CUTOFFS[-1]:
+        raise InvalidInputError(f"candidates: {candidates} given, at least {CUTOFFS[-1]} wanted")
     folder.mkdir(parents=True, exist_ok=True)
     cells = []
     for dataset in datasets:
@@ -103,7 +105,7 @@ def evaluate(
 def _cell(
     dataset: Dataset, vectors: VectorCache, methods: Sequence[Choice], folder: Path, key: Key, notify: Notify
 ) -> Cell:
-    path = folder / f"{key.dataset}.{key.embedder}.{key.scenario}.{key.half}.npz".replace("/", "-")
+    path = folder / f"{safe_name(f'{key.dataset}.{key.embedder}.{key.scenario}.{key.half}.{key.candidates}')}.npz"
     figures = _kept(path, key)
     missing = [method for method in methods if method.name not in figures]
     rows = dataset.rows(key.half)  # type: ignore[arg-type]  # made from a Half
@@ -156,8 +158,9 @@ def _kept(path: Path, key: Key) -> dict[str, dict[str, npt.NDArray[np.float32]]]
 
 def _keep(path: Path, key: Key, figures: dict[str, dict[str, npt.NDArray[np.float32]]]) -> None:
     flat = {f"{method}|{name}": values for method, measured in figures.items() for name, values in measured.items()}
-    half_written = path.with_suffix(".part.npz")
-    np.savez(half_written, allow_pickle=False, key=np.array(json.dumps(asdict(key))), **flat)
+    half_written = path.with_suffix(".part")
+    with half_written.open("wb") as file:
+        np.savez(file, allow_pickle=False, key=np.array(json.dumps(asdict(key))), **flat)
     half_written.replace(path)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from sift_store.copies import ROUNDS, like_picks, near_copy_distance, overlaps, stand_ins
+from sift_store.copies import ROUNDS, like_picks, like_rows, near_copy_distance, overlaps, stand_ins
 from sift_store.evaluation.pools import Pool
 from sift_store.kernels import similarity_spread
 from sift_store.mmr import mmr
@@ -67,16 +67,21 @@ _GRID = (0.1, 0.3, 0.5, 0.7)
 def sift(pool: Pool, k: int) -> Sequence[int]:
     """What `search` does by default: near copies collapse, and of texts that overlap the first picked stays."""
     rows = np.arange(len(pool.scores))
+    dropped: list[int] = []
     for _ in range(ROUNDS + 1):
         selection = select(pool.vectors[rows], pool.query, k)
         picks: list[int] = rows[selection.indices].tolist()
         if pool.texts is None:
             break
-        repeated = overlaps(like_picks(pool.vectors, picks, selection.bandwidth or 0.0), pool.texts.__getitem__)
-        if not repeated or len(rows) - len(repeated) < k:
+        text, spread = pool.texts.__getitem__, selection.spread or 0.0
+        found = set(overlaps(like_picks(pool.vectors, picks, spread), text).values())
+        if not found:
             break
+        leaders = [row for row in picks if row in found]
+        repeated = overlaps(like_rows(pool.vectors, leaders, rows, spread), text)
+        dropped += repeated
         rows = rows[~np.isin(rows, list(repeated))]
-    return picks
+    return (picks + sorted(dropped))[:k]
 
 
 def _sift(pool: Pool, k: int, collapse: bool) -> Sequence[int]:

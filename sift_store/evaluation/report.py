@@ -12,6 +12,7 @@ from sift_store.evaluation.harness import Cell
 from sift_store.evaluation.intervals import paired_difference
 from sift_store.evaluation.methods import BASELINE, DEFAULT
 from sift_store.evaluation.metrics import CUTOFFS
+from sift_store.evaluation.vectors import safe_name
 from sift_store.registry import needs_extra
 
 __all__ = ["draw", "tables", "update_document"]
@@ -130,7 +131,7 @@ def draw(cells: Sequence[Cell], folder: Path) -> list[Path]:
                 axis.grid(alpha=0.3)
         axes[0][1].legend(fontsize="small")
         for kind in ("png", "svg"):
-            path = folder / f"{name.replace(' ', '-').replace('=', '-')}.{kind}"
+            path = folder / f"{safe_name(name)}.{kind}"
             figure.savefig(path, metadata={"Date": None} if kind == "svg" else None)
             written.append(path)
     return written

@@ -14,7 +14,7 @@ from sift_store.adapter import Progress
 from sift_store.embedding import Embedding
 from sift_store.errors import InvalidInputError
 
-__all__ = ["VectorCache"]
+__all__ = ["VectorCache", "safe_name"]
 
 Role = Literal["query", "passage"]
 _HASH = 32
@@ -37,12 +37,14 @@ class VectorCache:
             raise InvalidInputError("an embedder with a name wanted: its vectors are kept by that name")
         self._embedding = embedding
         folder.mkdir(parents=True, exist_ok=True)
-        safe = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in self.name)
+        safe = safe_name(self.name)
         self._keys, self._vectors = folder / f"{safe}.keys", folder / f"{safe}.vectors"
         self._place: dict[bytes, int] = {}
         self._size = 0
         self._dimension = embedding.dimension or 0
-        if self._keys.is_file() and self._vectors.is_file():
+        self._keys.touch()
+        self._vectors.touch()
+        if self._keys.stat().st_size or self._vectors.stat().st_size:
             self._read_keys()
 
     def passages(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
@@ -78,7 +80,7 @@ class VectorCache:
 
     def _append(self, keys: list[bytes], vectors: npt.NDArray[np.float32]) -> None:
         self._dimension = vectors.shape[1]
-        held = self._keys.stat().st_size if self._keys.is_file() else 0
+        held = self._keys.stat().st_size
         if held != self._size * _HASH:
             raise InvalidInputError(f"{self._keys} has grown meanwhile; one run at a time may embed into a folder")
         with self._vectors.open("ab") as file:
@@ -102,6 +104,11 @@ class VectorCache:
         self._dimension = dimension
         self._place = {raw[at * _HASH : (at + 1) * _HASH]: at for at in range(whole)}
         self._size = whole
+
+
+def safe_name(name: str) -> str:
+    """A name that every file system takes."""
+    return "".join(letter if letter.isalnum() or letter in "-.=_" else "-" for letter in name)
 
 
 def _key(role: Role, text: str) -> bytes:

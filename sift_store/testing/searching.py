@@ -137,6 +137,15 @@ class SearchContract(Fixtures):
         assert all(item.by in {hit.id for hit in hits} for item in overlapping)
         assert len(store.search(windows[0], k=16)) == 16  # asked for more than there are texts: they come back
 
+    def test_many_pages_with_one_body_give_way_to_others(self, store: SiftStore) -> None:
+        body = " ".join(f"word{place}" for place in range(80))
+        pages = [f"{body} page {page}" for page in range(60)]
+        store.add([*pages, *(f"word1 word2 other topic{place}" for place in range(12))], ids=list(range(72)))
+        hits = store.search(body, k=5)
+        assert sum(int(str(hit.id)) < 60 for hit in hits) == 1
+        few = store.search(body, k=3, where={"none": {"$exists": False}}, candidates=3)
+        assert len(few) == 3  # nothing else is left among three
+
     def test_near_copies_give_way_and_are_named(self, store: SiftStore) -> None:
         rng = np.random.default_rng(0)
         base = rng.normal(size=(1, 32)) + 1.2 * rng.normal(size=(20, 32))

@@ -67,4 +67,5 @@ def pool_weights(pool: np.ndarray, scores: np.ndarray, shares: np.ndarray) -> np
     """Weights of objective "pool": one softmax a query at a tenth of the pool's spread, mixed by the shares."""
     temperature = 0.1 * max(off_diagonal_spread(unit(pool)), 1e-3)
     logits = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
-    return shares @ (logits / logits.sum(axis=1, keepdims=True))
+    weights = shares @ (logits / logits.sum(axis=1, keepdims=True))
+    return np.where(weights >= 1e-8 * weights.max(), weights, 0.0)  # less is no target

@@ -37,7 +37,7 @@ def check_steps(selection, definition: Definition, tolerance: float, allow: bool
         gains = definition.gains(picks)
         if not allow:
             gains[picks] = -np.inf
-        assert gains[pick] >= gains.max() - tolerance
+        assert np.sqrt(gains[pick]) >= np.sqrt(gains.max()) - tolerance  # a gain is the square of a covariance
         picks.append(pick)
         after = definition.left(picks)
         assert gain == pytest.approx(before - after, abs=10 * tolerance)
@@ -144,9 +144,15 @@ def test_copies_are_picked_when_nothing_else_is_left():
     pool, query, origin = copied(0, 6, 5, 0.0)
     selection = select(pool, query, 9)
     assert len(set(selection.indices.tolist())) == 9
-    assert set(origin[selection.indices]) == set(range(6))
+    assert set(origin[selection.indices[:6]]) == set(range(6))
+    assert selection.gains[6:].tolist() == [0, 0, 0]
+    assert (selection.variance[6:] == selection.variance[5]).all()
     paid = select(pool, query, None, costs=np.ones(36), budget=36)
     assert sorted(origin[paid.indices]) == list(range(6))
+    assert paid.stopped == "exhausted"
+    costs = np.full(36, 100.0)
+    costs[np.flatnonzero(origin == 2)[1]] = 5.0
+    assert origin[select(pool, query, None, costs=costs, budget=50).indices].tolist() == [2]  # the one that can be paid
 
 
 def test_query_objective_picks_what_activeft_picks():
@@ -230,7 +236,7 @@ def test_variance_never_rises_and_gains_add_up(seed, size, k, objective, kernel,
 
 def test_corner_cases():
     one = select([[3.0, 4.0]], [1.0, 0.0], 5)
-    assert (one.indices.tolist(), one.stopped) == ([0], "k")
+    assert (one.indices.tolist(), one.stopped) == ([0], "exhausted")
     same = select(np.ones((6, 3)), [1.0, 0.0, 0.0], 4)
     assert same.indices.tolist() == [0, 1, 2, 3]
     opposite = select(-np.eye(3), np.ones(3), 3, objective="query")
@@ -297,9 +303,10 @@ def test_the_papers_stopping_rule():
 def test_stopping_at_a_variance():
     pool, query = clustered(3, 40, 8)
     full = select(pool, query, 40)
-    early = select(pool, query, 40, target_variance=0.05)
-    assert early.stopped == "variance"
-    assert early.variance[-1] <= 0.05 < early.variance[-2]
+    target = float(full.variance[1:3].mean())
+    early = select(pool, query, 40, target_variance=target)
+    assert (len(early), early.stopped) == (3, "variance")
+    assert early.variance[-1] <= target < early.variance[-2]
     assert early.indices.tolist() == full.indices[: len(early)].tolist()
 
 
