@@ -35,7 +35,7 @@ quality: $(VENV)/.test
 	$(EVAL) $(call set,cranfield perspectrum) --scenario edited
 	$(EVAL) $(call set,hotpotqa_big cranfield) --scenario noise=0.2 --scenario noise=0.3 --scenario noise=0.5 --scenario noise=0.6
 	$(EVAL) $(call set,$(ALL)) --embedder e5 --scenario clean --scenario noise=0.19
-	$(EVAL) $(call set,2wiki_all cranfield) --embedder e5 --scenario windows --update docs/quality.md
+	$(EVAL) $(call set,$(LONG)) --embedder e5 --scenario windows --update docs/quality.md
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)

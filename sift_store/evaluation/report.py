@@ -93,10 +93,12 @@ def update_document(path: Path, made: dict[str, str]) -> list[str]:
         The names that were put.
 
     Raises:
-        InvalidInputError: the document names a table that was not made; nothing was written.
+        InvalidInputError: the document names a table that was not made, or a mark has no end; nothing was written.
     """
     text = path.read_text(encoding="utf-8")
     mark = re.compile(r"(<!-- eval: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+    if any("<!-- eval:" in found[0][len(found[1]) :] for found in mark.finditer(text)):
+        raise InvalidInputError(f"{path}: a mark <!-- eval: … --> has no end; <!-- end --> wanted before the next")
     wanted = [name for _, name, _ in mark.findall(text)]
     if unknown := [name for name in wanted if name not in made]:
         raise InvalidInputError(f"{path} wants {', '.join(unknown)}, which no run has measured; measured: {list(made)}")

@@ -101,6 +101,14 @@ def test_bad_sets_are_refused_by_file_and_line(folder: Path) -> None:
         file.write('{"id": "x"}\n')
     with pytest.raises(InvalidInputError, match=r"corpus.jsonl:25: text missing"):
         read_dataset(folder)
+    rows = [{"id": "p1", "text": "a"}, {"id": "p1", "text": "b"}]
+    write(folder / "corpus.jsonl", rows)
+    with pytest.raises(InvalidInputError, match="'p1' stands twice"):
+        read_dataset(folder)
+    write(folder / "corpus.jsonl", [{"id": f"p{i}", "text": "a"} for i in range(24)])
+    write(folder / "qrels.jsonl", [{"query": "q0", "doc": "p1", "grade": "high"}])
+    with pytest.raises(InvalidInputError, match="grade 'high'"):
+        read_dataset(folder)
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(NotFoundError, match=r"corpus.jsonl is not there"):
         read_dataset(folder)
@@ -242,6 +250,8 @@ def test_vectors_are_embedded_once_and_survive_an_interrupted_run(tmp_path: Path
     again = Named()
     np.testing.assert_allclose(VectorCache(Embedding(again), tmp_path).passages(texts), vectors[:300], atol=1e-6)
     assert again.embedded == 2
+    (tmp_path / "words.keys").unlink()  # vectors without names are worth nothing
+    np.testing.assert_allclose(VectorCache(Embedding(Named()), tmp_path).passages(texts), vectors[:300], atol=1e-6)
     one, other = VectorCache(Embedding(Named()), tmp_path), VectorCache(Embedding(Named()), tmp_path)
     one.passages(["only one"])
     np.testing.assert_allclose(other.passages(texts), vectors[:300], atol=1e-6)  # reading beside it is safe
@@ -272,6 +282,10 @@ def test_a_run_is_measured_kept_and_resumed(folder: Path, tmp_path: Path) -> Non
             np.testing.assert_array_equal(values, same.figures[method][measure])
     (read,) = read_cells(kept, methods)
     assert read.to_dict() == cell.to_dict()
+    (kept / "left.part").write_bytes(b"of an interrupted run")
+    assert len(read_cells(kept, methods)) == 1
+    with pytest.raises(InvalidInputError, match="candidates: 5 given"):
+        evaluate([dataset], vectors, ["exact"], methods, kept, half="all", candidates=5)
 
 
 def test_tables_plots_and_documents(folder: Path, tmp_path: Path) -> None:
@@ -288,6 +302,9 @@ def test_tables_plots_and_documents(folder: Path, tmp_path: Path) -> None:
     assert page.read_text().endswith("<!-- end -->\nAfter.\n")
     page.write_text("<!-- eval: other -->\n<!-- end -->\n")
     with pytest.raises(InvalidInputError, match="other"):
+        update_document(page, made)
+    page.write_text("<!-- eval: words clean -->\nno end\n<!-- eval: words clean -->\n<!-- end -->\n")
+    with pytest.raises(InvalidInputError, match="no end"):
         update_document(page, made)
     drawn = draw(cells, tmp_path / "plots")
     assert [path.name for path in drawn] == ["words-clean.png", "words-clean.svg"]
