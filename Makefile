@@ -36,6 +36,8 @@ quality: $(VENV)/.test
 	$(EVAL) $(call set,hotpotqa_big cranfield) --scenario noise=0.2 --scenario noise=0.3 --scenario noise=0.5 --scenario noise=0.6
 	$(EVAL) $(call set,$(ALL)) --embedder e5 --scenario clean --scenario noise=0.19
 	$(EVAL) $(call set,$(LONG)) --embedder e5 --scenario windows --update docs/quality.md
+	cp $(QUALITY)/plots/minilm-clean.svg docs/images/quality-clean.svg
+	cp $(QUALITY)/plots/minilm-noise=0.39.svg docs/images/quality-copies.svg
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)

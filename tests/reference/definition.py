@@ -68,4 +68,4 @@ def pool_weights(pool: np.ndarray, scores: np.ndarray, shares: np.ndarray) -> np
     temperature = 0.1 * max(off_diagonal_spread(unit(pool)), 1e-3)
     logits = np.exp((scores - scores.max(axis=1, keepdims=True)) / temperature)
     weights = shares @ (logits / logits.sum(axis=1, keepdims=True))
-    return np.where(weights >= 1e-8 * weights.max(), weights, 0.0)  # less is no target
+    return np.where(weights >= 1e-12 * weights.max(), weights, 0.0)  # less is no target
