@@ -24,8 +24,8 @@ Float64: TypeAlias = npt.NDArray[np.float64]
 # differ in scale. Chosen on labelled queries (docs/quality.md).
 BANDWIDTH_IN_SPREADS = 1.0
 TEMPERATURE_IN_SPREADS = 0.1
-# A target of less weight than this share of the heaviest is none. Small weights matter: they decide among candidates far
-# below the best, and leaving out those under 1e-8 cost 1.5 points of recall@10 on HotpotQA.
+# A target of less weight than this share of the heaviest is none. Small weights decide among candidates far below the
+# best: leaving out those under 1e-8 cost 1.5 points of recall@10 on HotpotQA.
 _LEAST_WEIGHT = 1e-12
 
 
