@@ -27,7 +27,7 @@ DEFAULT_K = 5
 DEFAULT_CANDIDATES = 200
 # A selection needs something to leave out.
 _CANDIDATES_PER_PICK = 4
-# Least breadth of the index walk. Above it, as broad as there are candidates: over 100,000 × 384 that finds 0.987 of
+# Least breadth of the index walk. Above it, as broad as there are candidates: over 100,000 × 384 that finds 0.985 of
 # the nearest 10 and 0.962 of the nearest 200, twice as broad 0.995 and 0.986 (benchmarks/search.py).
 _MIN_EF = 128
 # From this share of the collection on, comparing with every vector costs no more than walking the index.
