@@ -7,14 +7,12 @@ Tokens are estimated at four characters each for all. Half of the queries, the h
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
-from common import RESULTS, data_folder, report
+from common import asked_vectors, data_folder, report
 
 from sift_store import select
-from sift_store.embedding import as_embedding, estimated_tokens
-from sift_store.evaluation import Judge, VectorCache, make_corpus, read_dataset
+from sift_store.embedding import estimated_tokens
+from sift_store.evaluation import Judge, make_corpus, read_dataset
 from sift_store.evaluation.pools import pools_of
 from sift_store.plan import DEFAULT_CANDIDATES
 
@@ -33,12 +31,8 @@ def by_score(costs: np.ndarray, budget: float) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--embedder", default="minilm")
-    name = parser.parse_args().embedder
-    embedding = as_embedding(name)
-    assert embedding is not None
-    vectors = VectorCache(embedding, RESULTS / "quality" / "vectors")
+    vectors = asked_vectors()
+    name = vectors.name
     rows = []
     for folder in SETS:
         dataset = read_dataset(data_folder() / "retrieval" / folder)

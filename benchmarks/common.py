@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -17,6 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
+
+from sift_store.embedding import as_embedding
+from sift_store.evaluation import VectorCache
 
 RESULTS = Path(__file__).parent / "results"
 THREADS = {name: os.environ.get(name, "unset") for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
@@ -43,8 +47,6 @@ def embeddings(texts: Sequence[str], what: str) -> npt.NDArray[np.float32]:
     cached = RESULTS / f"embeddings-{key}.npy"
     if cached.is_file():
         return np.load(cached)
-    from sift_store.embedding import as_embedding
-
     embedding = as_embedding("minilm")
     assert embedding is not None
     vectors = embedding.documents(
@@ -54,6 +56,15 @@ def embeddings(texts: Sequence[str], what: str) -> npt.NDArray[np.float32]:
     RESULTS.mkdir(exist_ok=True)
     np.save(cached, vectors)
     return vectors
+
+
+def asked_vectors() -> VectorCache:
+    """The embedder that --embedder names (minilm), with what `make quality` has embedded by it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--embedder", default="minilm")
+    embedding = as_embedding(parser.parse_args().embedder)
+    assert embedding is not None
+    return VectorCache(embedding, RESULTS / "quality" / "vectors")
 
 
 def in_turns(calls: dict[str, Callable[[], Any]], seconds: float, turns: int = 5) -> dict[str, float]:

@@ -8,16 +8,14 @@ calibration error; how many are answerable among the surest half. Queries that l
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import math
 
 import numpy as np
-from common import RESULTS, data_folder, report
+from common import RESULTS, asked_vectors, data_folder, report
 
 from sift_store import select
-from sift_store.embedding import as_embedding
-from sift_store.evaluation import VectorCache, make_corpus, read_dataset
+from sift_store.evaluation import make_corpus, read_dataset
 from sift_store.evaluation.calibrating import draw_judgement, judge
 from sift_store.evaluation.pools import pools_of
 from sift_store.evaluation.scenarios import Corpus
@@ -34,12 +32,8 @@ def removed(query_id: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--embedder", default="minilm")
-    name = parser.parse_args().embedder
-    embedding = as_embedding(name)
-    assert embedding is not None
-    vectors = VectorCache(embedding, RESULTS / "quality" / "vectors")
+    vectors = asked_vectors()
+    name = vectors.name
     rows = []
     for folder in SETS:
         dataset = read_dataset(data_folder() / "retrieval" / folder)

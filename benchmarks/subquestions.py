@@ -8,14 +8,11 @@ lines and these. Reported on the half of the queries that nothing was chosen on.
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
-from common import RESULTS, data_folder, report
+from common import asked_vectors, data_folder, report
 
 from sift_store import select
-from sift_store.embedding import as_embedding
-from sift_store.evaluation import Judge, VectorCache, make_corpus, read_dataset
+from sift_store.evaluation import Judge, make_corpus, read_dataset
 from sift_store.plan import DEFAULT_CANDIDATES
 
 SETS = ("hotpotqa_big", "2wiki_all")
@@ -23,12 +20,8 @@ K = 10
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--embedder", default="minilm")
-    name = parser.parse_args().embedder
-    embedding = as_embedding(name)
-    assert embedding is not None
-    vectors = VectorCache(embedding, RESULTS / "quality" / "vectors")
+    vectors = asked_vectors()
+    name = vectors.name
     rows = []
     for folder in SETS:
         dataset = read_dataset(data_folder() / "retrieval" / folder)

@@ -7,15 +7,13 @@ Points against nearest neighbours: recall@5 and recall@10 of each set, subtopic 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from common import RESULTS, data_folder, report
+from common import asked_vectors, data_folder, report
 
 from sift_store import posterior, select
-from sift_store.embedding import as_embedding
-from sift_store.evaluation import BASELINE, Judge, VectorCache, all_methods, make_corpus, read_dataset
+from sift_store.evaluation import BASELINE, Judge, all_methods, make_corpus, read_dataset
 from sift_store.evaluation.pools import Pool, pools_of
 from sift_store.kernels import similarity_spread
 from sift_store.plan import DEFAULT_CANDIDATES
@@ -62,12 +60,8 @@ def shape_of(pool: Pool) -> tuple[float, ...]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--embedder", default="minilm")
-    name = parser.parse_args().embedder
-    embedding = as_embedding(name)
-    assert embedding is not None
-    vectors = VectorCache(embedding, RESULTS / "quality" / "vectors")
+    vectors = asked_vectors()
+    name = vectors.name
     others = {method.name: method.choose for method in all_methods()}
     thresholds = ("threshold 0.8", "threshold 0.9") if name == "minilm" else ("threshold 0.95", "threshold 0.97")
     variants = VARIANTS | {threshold: others[threshold] for threshold in thresholds}

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sift_store import SiftStore, embedding
-from sift_store.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -19,20 +18,6 @@ def _load_the_model_once():
     embedding._by_name = functools.cache(original)
     yield
     embedding._by_name = original
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        said = capsys.readouterr()
-        return int(stopped.value.code or 0), said.out, said.err
-
-    return call
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from sift_store import embedding
-from sift_store.cli import main
 from sift_store.testing import WordEmbedder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -19,20 +18,6 @@ def words_for_minilm() -> Iterator[None]:
     embedding._by_name = lambda name, identity=None: WordEmbedder(name=name)
     yield
     embedding._by_name = original
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        said = capsys.readouterr()
-        return int(stopped.value.code or 0), said.out, said.err
-
-    return call
 
 
 def write(path: Path, rows: list[dict[str, object]]) -> None:
