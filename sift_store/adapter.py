@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from sift_store.deadline import Deadline
 from sift_store.errors import InvalidInputError, StorageError
 from sift_store.filters import Filter, matches
 from sift_store.location import Location
@@ -33,6 +34,7 @@ __all__ = [
     "Statistics",
     "StoreModule",
     "check_generation",
+    "no_client",
     "outside",
 ]
 
@@ -50,11 +52,17 @@ class Capabilities:
         engine: name and version of the engine, for people.
         persistent: data outlives the process.
         native_filter: a filter of the engine's own can be given as `where`; what it looks like, or "".
+        writable: False for a collection that was attached.
+        timeout: seconds that one search may take if the caller gives no `timeout`; None: no limit.
+        score_error: what rounding in the engine may add to a score, for vectors kept at less than 32 bits.
     """
 
     engine: str
     persistent: bool
     native_filter: str = ""
+    writable: bool = True
+    timeout: float | None = None
+    score_error: float = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +103,7 @@ class CandidateQuery:
     """Phase one of a search: the nearest passages of one query vector.
 
     Attributes:
-        vector: (d,) float32, unit length.
+        vector: (d,) float32; unit length where the metric is cosine.
         limit: most candidates wanted. where: the filter, or None.
         with_vectors: whether their vectors are wanted.
         exact: compare with every vector. ef: breadth of the index walk, None for the engine's own.
@@ -116,9 +124,10 @@ class Candidates:
     Attributes:
         keys: (n,) handles of the engine's own, for `Adapter.fetch`.
         scores: (n,) float32, higher is better.
-        vectors: (n, d) float32, or None if not asked for.
+        vectors: (n, d) float32, unit length, or None if not asked for.
         moved: bytes of vectors that came out of the engine; what a cache held does not count.
         generation: of the content that was searched, as in `Statistics`.
+        note: what went otherwise than planned, for `explain`.
     """
 
     keys: Sequence[Key]
@@ -126,6 +135,7 @@ class Candidates:
     vectors: npt.NDArray[np.float32] | None
     moved: int = 0
     generation: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +163,8 @@ class Replacement(Protocol):
 class Adapter(Protocol):
     """One open collection. Input is checked by the caller; vectors come as unit-length float32 rows.
 
-    Engine errors leave as `sift_store.errors.StorageError`. All methods may be called from any thread.
+    Engine errors leave as `sift_store.errors.StorageError`. All methods may be called from any thread. The methods of
+    an adapter that `open_async_store` gave (see `StoreModule`) are coroutine functions of the same names and arguments.
     """
 
     capabilities: Capabilities
@@ -179,10 +190,16 @@ class Adapter(Protocol):
             PartialWriteError: stopped half-way.
         """
 
-    def candidates(self, queries: Sequence[CandidateQuery]) -> list[Candidates]:
-        """Phase one, one answer a query, in order. Fewer than `limit` only if no more match."""
+    def candidates(self, queries: Sequence[CandidateQuery], *, deadline: Deadline | None = None) -> list[Candidates]:
+        """Phase one, one answer a query, in order. Fewer than `limit` only if no more match.
 
-    def fetch(self, keys: Sequence[Key]) -> list[Record | None]:
+        An engine in the process cannot be stopped; there the deadline is checked by the caller, between calls.
+
+        Raises:
+            DeadlineError: it is over.
+        """
+
+    def fetch(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Record | None]:
         """Phase two: text and payload of candidates, in order, without vectors; None for those deleted meanwhile."""
 
     def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:
@@ -214,10 +231,19 @@ class Adapter(Protocol):
 
 
 class StoreModule(Protocol):
-    """What an entry point of the group ``sift_store.stores`` names."""
+    """What an entry point of the group ``sift_store.stores`` names.
 
-    def open_store(self, location: Location, *, indexed: Mapping[str, str]) -> Adapter:
-        """Open a collection, existing or not; nothing is created before `Adapter.create`."""
+    A module may have more functions. ``attach_store(location, *, client)`` opens a collection that others made, to read
+    it. ``open_async_store`` and ``attach_async_store`` are coroutine functions that give an adapter whose methods are
+    coroutine functions; ``takes_async(client)`` says whether they can use a client (default: only none). Otherwise the
+    async store runs the sync adapter on a worker thread.
+    """
+
+    def open_store(self, location: Location, *, indexed: Mapping[str, str], client: Any = None) -> Adapter:
+        """Open a collection, existing or not; nothing is created before `Adapter.create`.
+
+        `client` is the caller's own connection, used and left open.
+        """
 
     def list_collections(self, location: Location) -> list[str]:
         """Names of the collections there, sorted."""
@@ -245,3 +271,15 @@ def outside(stored: Iterable[Record | None], within: Filter) -> None:
     for record in stored:
         if record is not None and not matches(within, record.payload):
             raise InvalidInputError(f"id {record.id!r} is taken outside this store's scope; choose another")
+
+
+def no_client(location: Location, client: object) -> None:
+    """For adapters without a connection: refuse to be given one.
+
+    Raises:
+        InvalidInputError: one was given.
+    """
+    if client is not None:
+        raise InvalidInputError(
+            f"client: {type(client).__name__} given, but {location.scheme!r} has no connection; leave it out"
+        )

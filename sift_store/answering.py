@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sift_store.adapter import Statistics
 from sift_store.choosing import Chosen
@@ -47,7 +48,7 @@ def make_hits(
     return Hits(
         items=tuple(items),
         variance=tuple(choice.variance),
-        plan=plan,
+        plan=replace(plan, reasons=(*plan.reasons, f"but: {pool.note}")) if pool.note else plan,
         timings=dict(timings),
         suppressed=tuple(_suppressed(pool, choice)),
         shortfall=_shortfall(pool, choice, request, plan, statistics),

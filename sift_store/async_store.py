@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,14 @@ from sift_store.plan import Method
 from sift_store.records import Id, Payload, Record
 from sift_store.results import Explanation, Hits
 from sift_store.searching import Question, compare_steps, search_steps
-from sift_store.shell import COMPARED, Shell, embedding_for, open_context
+from sift_store.shell import COMPARED, Opening, Shell, embedding_for, open_steps
 from sift_store.writing import (
     add_steps,
     count_steps,
     delete_steps,
     doctor_steps,
     get_steps,
+    optimize_steps,
     reembed_steps,
     update_steps,
 )
@@ -39,15 +41,16 @@ T = TypeVar("T")
 class AsyncSiftStore(Shell):
     """`SiftStore` with awaits: the same names, arguments, results and errors.
 
-    Over an embedded engine all work runs on one worker thread, so the event loop stays free but searches do not run in
-    parallel; concurrency means a server.
+    Servers are awaited by their own asynchronous clients; only embedding and choosing run on a worker thread. Over an
+    embedded engine all work does, so the event loop stays free but searches do not run in parallel; concurrency means a
+    server.
     """
 
     def __init__(
         self, context: Context, name: str, *, owner: bool = True, worker: ThreadPoolExecutor | None = None
     ) -> None:
         super().__init__(context, name, owner=owner)
-        self._worker = worker or ThreadPoolExecutor(max_workers=1, thread_name_prefix="sift-store")
+        self._worker = worker or _new_worker()
 
     @classmethod
     async def open(
@@ -56,10 +59,27 @@ class AsyncSiftStore(Shell):
         *,
         embedder: EmbedderLike | None = None,
         indexed: Mapping[str, str] | None = None,
+        client: Any = None,
     ) -> Self:
-        """As `SiftStore.open`."""
-        context, name = await asyncio.to_thread(open_context, location, embedder, indexed)
-        return cls(context, name)
+        """As `SiftStore.open`; `client` may be an asynchronous one."""
+        return await cls._opened(Opening(location, embedder, indexed, client))
+
+    @classmethod
+    async def attach(
+        cls, location: str | os.PathLike[str], *, embedder: EmbedderLike | None = None, client: Any = None
+    ) -> Self:
+        """As `SiftStore.attach`."""
+        return await cls._opened(Opening(location, embedder, None, client, attach=True))
+
+    @classmethod
+    async def _opened(cls, opening: Opening) -> Self:
+        worker = _new_worker()
+        try:
+            context, name = await _run(open_steps(opening, native_async=True), worker)
+        except BaseException:
+            worker.shutdown(wait=False)
+            raise
+        return cls(context, name, worker=worker)
 
     async def add(
         self,
@@ -131,7 +151,11 @@ class AsyncSiftStore(Shell):
 
     async def optimize(self, *, wait: bool = True) -> None:
         """As `SiftStore.optimize`; while it waits, other calls go on."""
-        await asyncio.to_thread(self._context.adapter.optimize, wait=wait)
+        worker = _new_worker()
+        try:
+            await _run(optimize_steps(self._context, wait), worker)
+        finally:
+            worker.shutdown(wait=False)
 
     async def doctor(self) -> list[Finding]:
         """As `SiftStore.doctor`."""
@@ -140,7 +164,8 @@ class AsyncSiftStore(Shell):
     async def close(self) -> None:
         """As `SiftStore.close`."""
         if self._owner:
-            await asyncio.to_thread(self._context.adapter.close)
+            close = self._context.adapter.close
+            await (close() if inspect.iscoroutinefunction(close) else asyncio.to_thread(close))
             self._worker.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
@@ -152,29 +177,41 @@ class AsyncSiftStore(Shell):
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
-        try:
-            call = next(steps)
-            while True:
-                under_way = self._started(call)
-                try:
-                    result = await asyncio.shield(under_way)
-                except asyncio.CancelledError as stopped:
-                    await _ended(under_way)  # a call is never left half-way
-                    if under_way.exception() is None:
-                        _take_in(steps, under_way.result(), stopped)
-                    call = steps.throw(stopped)
-                except BaseException as exc:
-                    call = steps.throw(exc)
-                else:
-                    call = steps.send(result)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # a generator's return value
+        return await _run(steps, self._worker)
 
-    def _started(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
-        try:
-            return asyncio.get_running_loop().run_in_executor(self._worker, call)
-        except RuntimeError as exc:  # the worker has ended
-            raise StoreClosedError("the store is closed; open it again") from exc
+
+def _new_worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="sift-store")
+
+
+async def _run(steps: Steps[T], worker: ThreadPoolExecutor) -> T:
+    """Make the calls that the steps ask for: await coroutine functions, run others on the worker."""
+    try:
+        call = next(steps)
+        while True:
+            under_way = _started(call, worker)
+            try:
+                result = await asyncio.shield(under_way)
+            except asyncio.CancelledError as stopped:
+                await _ended(under_way)
+                if not under_way.cancelled() and under_way.exception() is None:
+                    _take_in(steps, under_way.result(), stopped)
+                call = steps.throw(stopped)
+            except BaseException as exc:
+                call = steps.throw(exc)
+            else:
+                call = steps.send(result)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # a generator's return value
+
+
+def _started(call: Callable[[], Any], worker: ThreadPoolExecutor) -> asyncio.Future[Any]:
+    if inspect.iscoroutinefunction(call):
+        return asyncio.create_task(call())
+    try:
+        return asyncio.get_running_loop().run_in_executor(worker, call)
+    except RuntimeError as exc:  # the worker has ended
+        raise StoreClosedError("the store is closed; open it again") from exc
 
 
 def _take_in(steps: Steps[Any], result: Any, stopped: asyncio.CancelledError) -> None:
@@ -186,7 +223,9 @@ def _take_in(steps: Steps[Any], result: Any, stopped: asyncio.CancelledError) ->
 
 
 async def _ended(future: asyncio.Future[Any]) -> None:
-    """Wait for a call that runs on the worker thread, however often the waiting task is cancelled."""
+    """Stop a coroutine, but wait for a call that runs on a thread, however often the waiting task is cancelled."""
+    if isinstance(future, asyncio.Task):
+        future.cancel()
     while not future.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([future])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sift_store.adapter import Adapter, Key
+from sift_store.deadline import Deadline
 from sift_store.embedding import Embedding
 from sift_store.filters import Filter, matches
 from sift_store.records import Record
@@ -32,17 +33,27 @@ class InUse:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What every operation of one store works with; `scope` is ANDed to every filter, `stamps` are put on every add."""
+    """What every operation of one store works with.
+
+    Attributes:
+        scope: ANDed to every filter. stamps: put on every add. deadline: of the search under way.
+    """
 
     adapter: Adapter
     in_use: InUse
     scope: Filter | None
     stamps: dict[str, Any]
+    deadline: Deadline | None = None
 
     @property
     def embedding(self) -> Embedding | None:
         """The embedder in use."""
         return self.in_use.embedding
+
+    def check_deadline(self) -> None:
+        """Raise `DeadlineError` if the search under way has no time left."""
+        if self.deadline is not None:
+            self.deadline.check()
 
 
 @dataclass(slots=True)
@@ -55,6 +66,7 @@ class CandidatePool:
     targets: Vectors
     weights: npt.ArrayLike | None
     moved: int
+    note: str = ""  # what went otherwise than planned
     records: dict[int, Record | None] = field(default_factory=dict)
     copies: dict[int, list[int]] = field(default_factory=dict)  # row -> later rows with the same text
     overlaps: dict[int, int] = field(default_factory=dict)  # row -> the pick that it has text in common with
@@ -70,7 +82,8 @@ def fetch_steps(context: Context, wanted: Sequence[tuple[CandidatePool, Sequence
     missing = [(pool, row) for pool, rows in wanted for row in rows if row not in pool.records]
     if missing:
         keys = list(dict.fromkeys(pool.keys[row] for pool, row in missing))
-        records: list[Record | None] = yield partial(context.adapter.fetch, keys)
+        context.check_deadline()
+        records: list[Record | None] = yield partial(context.adapter.fetch, keys, deadline=context.deadline)
         by_key = {
             key: record if record is not None and matches(context.scope, record.payload) else None
             for key, record in zip(keys, records, strict=True)

@@ -54,7 +54,7 @@ EmbedderLike: TypeAlias = "str | Embedder | Callable[[list[str]], Any] | Embeddi
 
 
 class Embedding:
-    """An embedder as the store uses it: unit float32 rows out, batches, progress, a small cache of queries.
+    """An embedder as the store uses it: checks, batches, progress, a small cache of queries.
 
     Attributes:
         identity: what the store keeps of it. dimension: of its vectors; None if only its vectors tell.
@@ -75,7 +75,7 @@ class Embedding:
         self.dimension: int | None = getattr(embedder, "dimension", None)
         self._source = embedder
         self._count_tokens: Callable[[list[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
-        self._cache: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
+        self._cache: OrderedDict[str, npt.NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -93,18 +93,19 @@ class Embedding:
         rows = []
         for start in range(0, len(texts), _BATCH):
             batch = list(texts[start : start + _BATCH])
-            rows.append(self._checked(lambda batch=batch: self._documents(batch), len(batch)))  # type: ignore[misc]
+            given = self._checked(lambda batch=batch: self._documents(batch), len(batch))  # type: ignore[misc]
+            rows.append(unit_rows(given, "vectors").astype(np.float32, copy=False))
             if progress:
                 progress(start + len(batch), len(texts))
         return np.concatenate(rows)
 
-    def query(self, text: str) -> npt.NDArray[np.float32]:
-        """Vector of a query, (d,). The last 256 are kept."""
+    def query(self, text: str) -> npt.NDArray[Any]:
+        """Vector of a query, (d,), as long as the embedder gave it. The last 256 are kept."""
         with self._lock:
             if text in self._cache:
                 self._cache.move_to_end(text)
                 return self._cache[text]
-        vector: npt.NDArray[np.float32] = self._checked(lambda: self._query(text), 1)[0]
+        vector: npt.NDArray[Any] = self._checked(lambda: self._query(text), 1)[0].copy()
         vector.flags.writeable = False
         with self._lock:
             self._cache[text] = vector
@@ -118,7 +119,7 @@ class Embedding:
             return estimated_tokens(texts)
         return [max(count, 1) for count in self._count_tokens(list(texts))]
 
-    def _checked(self, call: Callable[[], Any], wanted: int) -> npt.NDArray[np.float32]:
+    def _checked(self, call: Callable[[], Any], wanted: int) -> npt.NDArray[Any]:
         name = self.identity.name or "the embedder"
         try:
             vectors = call()
@@ -126,7 +127,8 @@ class Embedding:
             raise
         except Exception as exc:
             raise EmbedderError(f"{name} failed: {type(exc).__name__}: {exc}") from exc
-        rows = unit_rows(vectors, f"vectors of {name}").astype(np.float32, copy=False)
+        unit_rows(vectors, f"vectors of {name}")  # its checks
+        rows = np.atleast_2d(np.asarray(vectors))
         if len(rows) != wanted:
             raise EmbedderError(f"{name} gave {len(rows)} vectors for {wanted} texts; one a text wanted")
         return rows

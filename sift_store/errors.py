@@ -10,8 +10,10 @@
     ├── EmbedderError                     no embedder, one that failed, or another than the stored one
     ├── StoreClosedError                  used after close()
     ├── StoreLockedError                  another process has the embedded store open
-    ├── StorageError                      the engine failed; its own error is the cause
-    └── PartialWriteError                 a write stopped half-way; says exactly what was written
+    ├── ReadOnlyError                     a write to a collection that was attached; those are never written
+    └── StorageError                      the engine failed; its own error is the cause
+        ├── DeadlineError (TimeoutError)  the time that was given is over
+        └── PartialWriteError             a write stopped half-way; says exactly what was written
 
 A message names the value seen, the value wanted and the mend. No message holds a secret.
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "DeadlineError",
     "EmbedderError",
     "FilterError",
     "InvalidInputError",
@@ -28,6 +31,7 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "PartialWriteError",
+    "ReadOnlyError",
     "SiftStoreError",
     "StorageError",
     "StoreClosedError",
@@ -76,8 +80,16 @@ class StoreLockedError(SiftStoreError):
     """Another process, or another object of this one, has the embedded store open."""
 
 
+class ReadOnlyError(SiftStoreError):
+    """A write to a collection that was attached. What others own is never written."""
+
+
 class StorageError(SiftStoreError):
     """The engine failed. Its own error is the `__cause__`."""
+
+
+class DeadlineError(StorageError, TimeoutError):
+    """The time that was given is over; nothing was written."""
 
 
 class PartialWriteError(StorageError):

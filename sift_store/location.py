@@ -13,7 +13,9 @@ __all__ = ["DEFAULT_COLLECTION", "Location", "parse_location"]
 DEFAULT_COLLECTION = "default"
 
 # Query parameters that are ours; a driver never sees them.
-_OURS = frozenset({"collection", "table", "schema", "id", "text", "vector", "metadata", "grpc_port"})
+_OURS = frozenset(
+    {"collection", "grpc_port", "id", "metadata", "metric", "schema", "table", "text", "vector", "vector_type"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Location:
     """A parsed location.
 
     Attributes:
-        scheme: "path" for the embedded store, else the URL's scheme, which names the adapter.
+        scheme: "path" for the embedded store, else the URL's scheme without a driver ("postgresql+asyncpg" is
+            "postgresql"), which names the adapter.
         address: the path, or the URL without our parameters. May hold a password, so it is no part of the repr.
         options: our parameters.
     """
@@ -52,7 +55,7 @@ def parse_location(location: str | os.PathLike[str]) -> Location:
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     ours = urlencode([(name, value) for name, value in pairs if name in _OURS])
     theirs = urlencode([(name, value) for name, value in pairs if name not in _OURS])
-    return Location(parts.scheme.lower(), urlunsplit(parts._replace(query=theirs)), _options(ours))
+    return Location(parts.scheme.lower().partition("+")[0], urlunsplit(parts._replace(query=theirs)), _options(ours))
 
 
 def _only_ours(query: str) -> bool:

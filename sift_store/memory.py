@@ -26,8 +26,10 @@ from sift_store.adapter import (
     Replacement,
     Statistics,
     check_generation,
+    no_client,
     outside,
 )
+from sift_store.deadline import Deadline
 from sift_store.errors import StorageError, StoreClosedError
 from sift_store.filters import Filter, matches
 from sift_store.location import Location
@@ -84,7 +86,12 @@ class MemoryAdapter:
             stored.update((record.id, record) for record in records)
             self._matrix = None
 
-    def candidates(self, queries: Sequence[CandidateQuery]) -> list[Candidates]:  # noqa: D102
+    def candidates(  # noqa: D102
+        self,
+        queries: Sequence[CandidateQuery],
+        *,
+        deadline: Deadline | None = None,  # noqa: ARG002  # see the seam
+    ) -> list[Candidates]:
         with self._lock:
             return [self._nearest(query) for query in queries]
 
@@ -106,7 +113,12 @@ class MemoryAdapter:
             self._matrix = np.stack(rows) if rows else np.empty((0, self._dimension or 0), np.float32)
         return self._matrix
 
-    def fetch(self, keys: Sequence[Key]) -> list[Record | None]:  # noqa: D102
+    def fetch(  # noqa: D102
+        self,
+        keys: Sequence[Key],
+        *,
+        deadline: Deadline | None = None,  # noqa: ARG002
+    ) -> list[Record | None]:
         return self.get(cast(Sequence[Id], keys))
 
     def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:  # noqa: D102
@@ -213,9 +225,9 @@ def _copied(record: Record, vectors: bool) -> Record:
     return with_changes(record, payload=payload, vector=record.vector if vectors else None)
 
 
-def open_store(location: Location, *, indexed: Mapping[str, str]) -> Adapter:
+def open_store(location: Location, *, indexed: Mapping[str, str], client: object = None) -> Adapter:
     """A new, empty store; every call gives another one."""
-    del location
+    no_client(location, client)
     return MemoryAdapter(indexed)
 
 

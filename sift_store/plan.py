@@ -48,12 +48,15 @@ class Request:
     target_variance: float | None = None
     order: Order = "pick"
     where: Filter | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("k", "candidates", "max_tokens"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
         if self.min_score is not None and not _is_finite(self.min_score):
             raise InvalidInputError(f"min_score: {self.min_score!r} given, a finite number wanted")
+        if self.timeout is not None and not (_is_finite(self.timeout) and self.timeout > 0):
+            raise InvalidInputError(f"timeout: {self.timeout!r} given, seconds greater than 0 wanted")
         if self.target_variance is not None and not (_is_finite(self.target_variance) and 0 < self.target_variance < 1):
             raise InvalidInputError(
                 f"target_variance: {self.target_variance!r} given, a fraction between 0 and 1 wanted"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from sift_store.adapter import Adapter, StoreModule
+from sift_store.adapter import StoreModule
 from sift_store.errors import LocationError, MissingExtraError
 from sift_store.location import Location
 
-__all__ = ["EMBEDDERS", "SPLITTERS", "STORES", "find", "needs_extra", "open_adapter", "store_module"]
+__all__ = ["EMBEDDERS", "SPLITTERS", "STORES", "find", "needs_extra", "store_module"]
 
 STORES = "sift_store.stores"
 EMBEDDERS = "sift_store.embedders"
@@ -38,11 +38,6 @@ def store_module(location: Location) -> StoreModule:
             f"{', '.join(known)} wanted. Is the package with that adapter installed?"
         )
     return cast(StoreModule, entry.load())
-
-
-def open_adapter(location: Location, *, indexed: Mapping[str, str]) -> Adapter:
-    """Open the collection that a location names."""
-    return store_module(location).open_store(location, indexed=indexed)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from sift_store.adapter import CandidateQuery, Candidates, Key, Statistics, chec
 from sift_store.answering import make_hits, shown_rows
 from sift_store.choosing import choose_steps
 from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_steps
+from sift_store.deadline import Deadline
 from sift_store.embedding import check_embedder
 from sift_store.errors import EmbedderError, InvalidInputError
 from sift_store.filters import conjunction
@@ -70,7 +71,7 @@ def search_steps(context: Context, questions: Sequence[Question], request: Reque
     if not questions:
         return []
     clock = _Clock()
-    pools, plan, statistics = yield from _pools(context, questions, request, clock)
+    context, pools, plan, statistics = yield from _pools(context, questions, request, clock)
     choices = []
     for pool in pools:
         choices.append((yield from choose_steps(context, pool, request, plan)))
@@ -90,7 +91,7 @@ def compare_steps(
 ) -> Steps[dict[Method, Hits]]:
     """Answer one question by several methods from the same candidates, each with its variance trace."""
     clock = _Clock()
-    (pool,), plan, statistics = yield from _pools(context, [question], request, clock)
+    context, (pool,), plan, statistics = yield from _pools(context, [question], request, clock)
     answers: dict[Method, Hits] = {}
     for method in methods:
         asked, planned = replace(request, method=method), replace(plan, method=method)
@@ -110,7 +111,9 @@ def compare_steps(
 
 def _pools(
     context: Context, questions: Sequence[Question], request: Request, clock: _Clock
-) -> Steps[tuple[list[CandidatePool], Plan, Statistics]]:
+) -> Steps[tuple[Context, list[CandidatePool], Plan, Statistics]]:
+    if request.timeout is not None:
+        context = replace(context, deadline=Deadline.after(request.timeout))
     if request.method == "knn" and any(question.weights is not None for question in questions):
         raise InvalidInputError("weights: method 'knn' ranks by the best score and weighs nothing; leave them out")
     request = replace(request, where=conjunction(context.scope, request.where))
@@ -118,22 +121,27 @@ def _pools(
     generation = context.in_use.generation
     check_generation(statistics.generation, generation)
     check_embedder(statistics, context.embedding)  # again: another opener may have made the collection since
-    targets = []
+    asked = []
     for question in questions:
-        targets.append((yield from _embed(context, question, statistics.dimension)))
+        asked.append((yield from _embed(context, question, statistics.dimension)))
+    targets = [unit_rows(rows, "query vectors").astype(np.float32, copy=False) for rows in asked]
     clock.lap("embed")
     plan = make_plan(request, statistics)
     queries = [
         CandidateQuery(vector, plan.candidates, request.where, plan.with_vectors, plan.exact, plan.ef)
-        for rows in targets
-        for vector in rows
+        for rows in (targets if statistics.metric == "cosine" else asked)
+        for vector in rows.astype(np.float32, copy=False)
     ]
+    limit = context.adapter.capabilities.timeout
+    if context.deadline is None and limit is not None:  # from here on: a model may take its time to load
+        context = replace(context, deadline=Deadline.after(limit))
+    context.check_deadline()
     if statistics.dimension is None:
         found = [Candidates([], np.empty(0, np.float32), np.empty((0, queries[0].vector.size), np.float32))] * len(
             queries
         )
     else:
-        found = yield partial(context.adapter.candidates, queries)
+        found = yield partial(context.adapter.candidates, queries, deadline=context.deadline)
         for candidates in found:
             check_generation(candidates.generation, generation)
     answers = iter(found)
@@ -142,27 +150,32 @@ def _pools(
         for rows, question in zip(targets, questions, strict=True)
     ]
     clock.lap("candidates")
-    return pools, plan, statistics
+    return context, pools, plan, statistics
 
 
-def _embed(context: Context, question: Question, dimension: int | None) -> Steps[Vectors]:
+def _embed(context: Context, question: Question, dimension: int | None) -> Steps[npt.NDArray[Any]]:
+    """The question's vectors, (m, d), as long as they were given."""
     if question.vector is not None:
-        return unit_rows(question.vector, "vector", dimension).astype(np.float32, copy=False)
+        unit_rows(question.vector, "vector", dimension)
+        return np.atleast_2d(np.asarray(question.vector))
     if context.embedding is None:
         raise EmbedderError("a text was asked but the store has no embedder; open it with embedder=…, or give vector=…")
     texts = [cast(str, question.text)] if question.texts is None else question.texts
     rows = []
     for text in texts:
         rows.append((yield partial(context.embedding.query, text)))
-    return unit_rows(np.stack(rows), "query vectors", dimension).astype(np.float32, copy=False)
+    vectors = np.stack(rows)
+    unit_rows(vectors, "query vectors", dimension)
+    return vectors
 
 
 def _merge(found: Sequence[Candidates], targets: Vectors, weights: npt.ArrayLike | None) -> CandidatePool:
     """The candidates of all sub-queries as one pool, each once, by its best score."""
     moved = sum(candidates.moved for candidates in found)
+    note = "; ".join(dict.fromkeys(candidates.note for candidates in found if candidates.note))
     if len(found) == 1:
         one = found[0]
-        return CandidatePool(list(one.keys), one.scores, one.vectors, targets, weights, moved)
+        return CandidatePool(list(one.keys), one.scores, one.vectors, targets, weights, moved, note)
     best: dict[Key, tuple[float, int, int]] = {}
     for part, candidates in enumerate(found):
         for row, (key, score) in enumerate(zip(candidates.keys, candidates.scores.tolist(), strict=True)):
@@ -174,4 +187,4 @@ def _merge(found: Sequence[Candidates], targets: Vectors, weights: npt.ArrayLike
         rows = [cast(Vectors, found[best[key][1]].vectors)[best[key][2]] for key in order]
         vectors = np.stack(rows) if rows else found[0].vectors[:0]
     scores = np.array([best[key][0] for key in order], dtype=np.float32)
-    return CandidatePool(order, scores, vectors, targets, weights, moved)
+    return CandidatePool(order, scores, vectors, targets, weights, moved, note)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
 
-from sift_store.adapter import INDEX_TYPES
-from sift_store.context import Context, InUse
+from sift_store.adapter import INDEX_TYPES, Adapter, Statistics
+from sift_store.context import Context, InUse, Steps
 from sift_store.embedding import EmbedderLike, Embedding, as_embedding, check_embedder, stored_embedding
-from sift_store.errors import EmbedderError, FilterError, InvalidInputError
+from sift_store.errors import EmbedderError, FilterError, InvalidInputError, LocationError
 from sift_store.filters import And, Equals, conjunction, parse
 from sift_store.kernels import unit_rows
-from sift_store.location import parse_location
+from sift_store.location import Location, parse_location
 from sift_store.plan import Method, Request
 from sift_store.records import canonical, check_payload, listed
-from sift_store.registry import open_adapter
+from sift_store.registry import store_module
 from sift_store.searching import Question
 
-__all__ = ["COMPARED", "Shell", "embedding_for", "open_context"]
+__all__ = ["COMPARED", "Opening", "Shell", "embedding_for", "open_steps"]
 
 # What `compare` sets side by side.
 COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
@@ -84,30 +86,62 @@ class Shell:
         return Context(self._context.adapter, self._context.in_use, scope, {**inherited, **stamps})
 
 
-def open_context(
-    location: str | os.PathLike[str], embedder: EmbedderLike | None, indexed: Mapping[str, str] | None
-) -> tuple[Context, str]:
-    """Open an adapter, check the embedder against what the store remembers; the context, and a name for people."""
-    where = parse_location(location)
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What `open` and `attach` were given. `indexed` is None for attach."""
+
+    location: str | os.PathLike[str]
+    embedder: EmbedderLike | None
+    indexed: Mapping[str, str] | None
+    client: Any
+    attach: bool = False
+
+
+def open_steps(opening: Opening, *, native_async: bool) -> Steps[tuple[Context, str]]:
+    """Open an adapter, check the embedder against what the store remembers; the context, and a name for people.
+
+    Args:
+        native_async: take the adapter of coroutine functions, where there is one.
+    """
+    where = parse_location(opening.location)
+    fields = _checked_fields(opening.indexed)
+    embedding: Embedding | None = yield partial(as_embedding, opening.embedder)
+    adapter: Adapter = yield _opener(where, opening, fields, native_async)
+    try:
+        statistics: Statistics = yield adapter.statistics
+        check_embedder(statistics, embedding)
+    except BaseException:
+        yield adapter.close
+        raise
+    if embedding is None and statistics.embedder is not None:
+        embedding = stored_embedding(statistics.embedder)
+    name = where.address if where.scheme == "path" else f"{where.scheme}://…"
+    what = f"table={where.options['table']}" if "table" in where.options else f"collection={where.collection}"
+    in_use = InUse(embedding, statistics.generation)
+    return Context(adapter, in_use, None, {}), f"{name}?{what}"
+
+
+def _opener(where: Location, opening: Opening, fields: dict[str, str], native_async: bool) -> Callable[[], Any]:
+    module = store_module(where)
+    verb = "attach" if opening.attach else "open"
+    open_ = getattr(module, f"{verb}_store", None)
+    if open_ is None:
+        raise LocationError(f"{where.scheme!r} cannot be attached; open it with SiftStore.open")
+    if native_async:
+        takes = getattr(module, "takes_async", lambda client: client is None)
+        open_ = getattr(module, f"{verb}_async_store", open_) if takes(opening.client) else open_
+    given = {} if opening.attach else {"indexed": fields}
+    return partial(open_, where, client=opening.client, **given)
+
+
+def _checked_fields(indexed: Mapping[str, str] | None) -> dict[str, str]:
     if indexed is not None and not isinstance(indexed, Mapping):
         raise InvalidInputError(f"indexed: {type(indexed).__name__} given, a mapping of key to type wanted")
     fields = dict(indexed or {})
     for key, kind in fields.items():
         if kind not in INDEX_TYPES:
             raise InvalidInputError(f"indexed[{key!r}]: {kind!r} given, one of {', '.join(INDEX_TYPES)} wanted")
-    embedding = as_embedding(embedder)
-    adapter = open_adapter(where, indexed=fields)
-    try:
-        statistics = adapter.statistics()
-        check_embedder(statistics, embedding)
-    except BaseException:
-        adapter.close()
-        raise
-    if embedding is None and statistics.embedder is not None:
-        embedding = stored_embedding(statistics.embedder)
-    name = where.address if where.scheme == "path" else f"{where.scheme}://…"
-    in_use = InUse(embedding, statistics.generation)
-    return Context(adapter, in_use, None, {}), f"{name}?collection={where.collection}"
+    return fields
 
 
 def embedding_for(embedder: EmbedderLike) -> Embedding:

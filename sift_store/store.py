@@ -19,18 +19,19 @@ from sift_store.registry import store_module
 from sift_store.results import Explanation, Hits
 from sift_store.searching import Question, compare_steps, search_steps
 from sift_store.selection import Objective
-from sift_store.shell import COMPARED, Shell, embedding_for, open_context
+from sift_store.shell import COMPARED, Opening, Shell, embedding_for, open_steps
 from sift_store.writing import (
     add_steps,
     count_steps,
     delete_steps,
     doctor_steps,
     get_steps,
+    optimize_steps,
     reembed_steps,
     update_steps,
 )
 
-__all__ = ["SiftStore", "drop_collection", "list_collections"]
+__all__ = ["SiftStore", "drop_collection", "list_collections", "run"]
 
 T = TypeVar("T")
 
@@ -64,6 +65,7 @@ class SiftStore(Shell):
         *,
         embedder: EmbedderLike | None = None,
         indexed: Mapping[str, str] | None = None,
+        client: Any = None,
     ) -> Self:
         """Open a collection of our own, existing or not; it is created at the first add.
 
@@ -73,13 +75,32 @@ class SiftStore(Shell):
                 texts to vectors, or an object with `embed_documents` and `embed_query`. None: the one the store
                 remembers, or no texts but only vectors.
             indexed: payload indexes, metadata key -> "keyword", "integer", "float", "bool" or "datetime".
+            client: a connection pool or engine of the caller's own, used and left open; what is accepted, the
+                database's page in docs/ says.
 
         Raises:
             LocationError: the location names no store. StoreLockedError: another process has it open.
             EmbedderError: the store was built with another embedder.
             MissingExtraError: an optional package is not installed.
         """
-        return cls(*open_context(location, embedder, indexed))
+        return cls(*run(open_steps(Opening(location, embedder, indexed, client), native_async=False)))
+
+    @classmethod
+    def attach(
+        cls, location: str | os.PathLike[str], *, embedder: EmbedderLike | None = None, client: Any = None
+    ) -> Self:
+        """Open data that another program keeps, to read it: nothing is created, changed or copied.
+
+        Args:
+            location: the database, and where things are in it, e.g. ``?table=docs&id=uuid&vector=emb&text=body``. What
+                is not said is found out, or asked for in an error.
+            embedder: the one that the vectors were made with; None to give vectors. client: as for `open`.
+
+        Raises:
+            LocationError: what it names is ambiguous or has no vectors. NotFoundError: there is no such table.
+            EmbedderError: the embedder gives another dimension.
+        """
+        return cls(*run(open_steps(Opening(location, embedder, None, client, attach=True), native_async=False)))
 
     def add(
         self,
@@ -123,6 +144,7 @@ class SiftStore(Shell):
         min_score: float | None = None,
         target_variance: float | None = None,
         order: Order = "pick",
+        timeout: float | None = None,
     ) -> Hits:
         """Answer one need with passages that together tell most.
 
@@ -137,6 +159,8 @@ class SiftStore(Shell):
             max_tokens: budget for the texts together, best gain per token first.
             min_score: least score of a hit. order: of the hits, as "pick"ed or by "score".
             target_variance: stop once the variance left, a share of the prior, is at most this; default: k decides.
+            timeout: seconds for all of it. Default: 30 for what a server does, none for a store in the process, whose
+                calls cannot be stopped half-way.
 
         Returns:
             Hits; fewer than k with the reason in `Hits.shortfall`. Copies of a text collapse into one hit
@@ -144,6 +168,7 @@ class SiftStore(Shell):
 
         Raises:
             InvalidInputError, FilterError, VectorError: the arguments. EmbedderError: text without an embedder.
+            DeadlineError: the time is over. StorageError: the engine failed.
         """
         asked = self._ask(
             Question(query, queries, vector, weights),
@@ -157,6 +182,7 @@ class SiftStore(Shell):
             min_score=min_score,
             target_variance=target_variance,
             order=order,
+            timeout=timeout,
         )
         return self._run(search_steps(self._context, *asked))[0]
 
@@ -215,7 +241,7 @@ class SiftStore(Shell):
 
         Large stores do so by themselves in the background after an add; this waits until the index serves.
         """
-        self._context.adapter.optimize(wait=wait)
+        self._run(optimize_steps(self._context, wait))
 
     def doctor(self) -> list[Finding]:
         """What is wrong, or will be, and the mend for each."""
@@ -235,14 +261,19 @@ class SiftStore(Shell):
         self.close()
 
     def _run(self, steps: Steps[T]) -> T:
-        try:
-            call = next(steps)
-            while True:
-                try:
-                    result = call()
-                except BaseException as exc:  # the steps decide what to undo; they raise it again
-                    call = steps.throw(exc)
-                else:
-                    call = steps.send(result)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # a generator's return value
+        return run(steps)
+
+
+def run(steps: Steps[T]) -> T:
+    """Make the calls that the steps ask for."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = call()
+            except BaseException as exc:  # the steps decide what to undo; they raise it again
+                call = steps.throw(exc)
+            else:
+                call = steps.send(result)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # a generator's return value

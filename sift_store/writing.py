@@ -20,7 +20,14 @@ from sift_store.adapter import (
 )
 from sift_store.context import Context, Steps
 from sift_store.embedding import Embedding, check_embedder
-from sift_store.errors import EmbedderError, InvalidInputError, NotFoundError, PartialWriteError, SiftStoreError
+from sift_store.errors import (
+    EmbedderError,
+    InvalidInputError,
+    NotFoundError,
+    PartialWriteError,
+    ReadOnlyError,
+    SiftStoreError,
+)
 from sift_store.filters import And, conjunction, matches, parse
 from sift_store.kernels import unit_rows
 from sift_store.records import (
@@ -39,10 +46,12 @@ from sift_store.records import (
 
 __all__ = [
     "add_steps",
+    "check_writable",
     "count_steps",
     "delete_steps",
     "doctor_steps",
     "get_steps",
+    "optimize_steps",
     "reembed_steps",
     "update_steps",
 ]
@@ -65,6 +74,7 @@ def add_steps(
     progress: Progress | None,
 ) -> Steps[list[Id]]:
     """Check everything, then embed and write chunk by chunk; passages that are stored already are passed over."""
+    check_writable(context)
     statistics: Statistics = yield context.adapter.statistics
     records = _records(context, texts, ids, payloads, statistics)
     rows = None if vectors is None else _given_rows(vectors, len(records), statistics.dimension)
@@ -190,6 +200,7 @@ def get_steps(context: Context, ids: Sequence[Id]) -> Steps[list[Record | None]]
 
 def update_steps(context: Context, ids: Sequence[Id], payload: Payload) -> Steps[None]:
     """Merge keys into the payloads of records that must all exist."""
+    check_writable(context)
     wanted = check_ids(ids)
     checked = check_payload(payload, "payload")
     stamps = context.stamps
@@ -208,6 +219,7 @@ def update_steps(context: Context, ids: Sequence[Id], payload: Payload) -> Steps
 
 def delete_steps(context: Context, ids: Sequence[Id] | None, where: Any) -> Steps[int]:
     """Delete by ids, by filter, or by both at once."""
+    check_writable(context)
     if ids is None and where is None:
         raise InvalidInputError("delete: ids or where wanted; to delete everything drop the collection")
     asked = parse(where)
@@ -230,6 +242,16 @@ def count_steps(context: Context, where: Any) -> Steps[int]:
     return counted
 
 
+def check_writable(context: Context) -> None:
+    """Refuse to change what was attached.
+
+    Raises:
+        ReadOnlyError: the collection belongs to others.
+    """
+    if not context.adapter.capabilities.writable:
+        raise ReadOnlyError("an attached collection is only read; write to it with the program that it belongs to")
+
+
 def _has_content(context: Context) -> Steps[bool]:
     statistics: Statistics = yield context.adapter.statistics
     return statistics.dimension is not None
@@ -237,6 +259,7 @@ def _has_content(context: Context) -> Steps[bool]:
 
 def reembed_steps(context: Context, embedding: Embedding, progress: Progress | None) -> Steps[int]:
     """Embed every text anew and take the old vectors' place at once. Returns how many passages there are."""
+    check_writable(context)
     if context.scope is not None:
         raise InvalidInputError("reembed changes the whole collection; call it on the store, not on a scoped one")
     statistics: Statistics = yield context.adapter.statistics
@@ -274,6 +297,12 @@ def _embed_anew(
             progress(done, total)
         if after is None:
             return done
+
+
+def optimize_steps(context: Context, wait: bool) -> Steps[None]:
+    """Build the index."""
+    check_writable(context)
+    yield partial(context.adapter.optimize, wait=wait)
 
 
 def doctor_steps(context: Context) -> Steps[list[Finding]]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 
-from sift_store.adapter import Adapter
+from sift_store.adapter import Adapter, no_client
 from sift_store.location import Location
 from sift_store_edge.adapter import EdgeAdapter
 from sift_store_edge.layout import Layout, collections_in
@@ -27,8 +27,9 @@ from sift_store_edge.shard import engine_errors
 __all__ = ["drop_collection", "list_collections", "open_store"]
 
 
-def open_store(location: Location, *, indexed: Mapping[str, str]) -> Adapter:
+def open_store(location: Location, *, indexed: Mapping[str, str], client: object = None) -> Adapter:
     """Open the collection at a path, existing or not; nothing is created before the first add."""
+    no_client(location, client)
     return EdgeAdapter(Layout.at(location), indexed)
 
 

@@ -24,6 +24,7 @@ from sift_store.adapter import (
     check_generation,
     outside,
 )
+from sift_store.deadline import Deadline
 from sift_store.errors import PartialWriteError, StorageError, StoreClosedError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
@@ -223,7 +224,12 @@ class EdgeAdapter:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def candidates(self, queries: Sequence[CandidateQuery]) -> list[Candidates]:  # noqa: D102
+    def candidates(  # noqa: D102
+        self,
+        queries: Sequence[CandidateQuery],
+        *,
+        deadline: Deadline | None = None,  # noqa: ARG002  # see the seam
+    ) -> list[Candidates]:
         with self._lock:
             shard = self._serving().shard
             requests = [self._request(query) for query in queries]
@@ -256,7 +262,12 @@ class EdgeAdapter:
         by_id = {record.id: record.vector for record in records}
         return np.array([by_id[point] for point in points], dtype=np.float32)
 
-    def fetch(self, keys: Sequence[Key]) -> list[Record | None]:  # noqa: D102
+    def fetch(  # noqa: D102
+        self,
+        keys: Sequence[Key],
+        *,
+        deadline: Deadline | None = None,  # noqa: ARG002
+    ) -> list[Record | None]:
         points = cast(Sequence[PointId], keys)
         found = self._retrieve(points, vectors=False)
         return [found.get(point) for point in points]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sift_store.adapter import Progress
 from sift_store.embedding import Embedding
 from sift_store.errors import InvalidInputError
+from sift_store.kernels import unit_rows
 
 __all__ = ["VectorCache", "safe_name"]
 
@@ -56,7 +57,8 @@ class VectorCache:
         return self._get("query", texts, self._embed_queries, progress)
 
     def _embed_queries(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        return np.stack([self._embedding.query(text) for text in texts])
+        rows = np.stack([self._embedding.query(text) for text in texts])
+        return unit_rows(rows, "query vectors").astype(np.float32, copy=False)
 
     def _get(
         self,

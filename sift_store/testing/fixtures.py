@@ -11,7 +11,7 @@ from sift_store import (
 )
 from sift_store.adapter import Capabilities
 from sift_store.location import parse_location
-from sift_store.registry import open_adapter
+from sift_store.registry import store_module
 from sift_store.testing.words import WordEmbedder
 
 __all__ = ["JORDAN", "Fixtures"]
@@ -43,6 +43,7 @@ class Fixtures:
     @pytest.fixture
     def capabilities(self, location: str) -> Capabilities:
         """What the adapter declares."""
-        adapter = open_adapter(parse_location(location), indexed={})
+        place = parse_location(location)
+        adapter = store_module(place).open_store(place, indexed={})
         adapter.close()
         return adapter.capabilities
