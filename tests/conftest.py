@@ -1,5 +1,24 @@
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-# The brute-force references are plain modules beside their tests.
-sys.path.insert(0, str(Path(__file__).parent / "reference"))
+import pytest
+
+# The brute-force references and the server for tests are plain modules beside them.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "reference")]
+
+import postgres_server  # noqa: E402  # found by the line above
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgres_server.Server]:
+    """A real PostgreSQL with pgvector; without one the run fails."""
+    with postgres_server.any_server() as server:
+        yield server
+
+
+@pytest.fixture
+def database(postgres: postgres_server.Server) -> Iterator[str]:
+    """A fresh database on it."""
+    with postgres.database() as name:
+        yield name

@@ -47,3 +47,8 @@ class Fixtures:
         adapter = store_module(place).open_store(place, indexed={})
         adapter.close()
         return adapter.capabilities
+
+    @pytest.fixture
+    def rounding(self, capabilities: Capabilities) -> float:
+        """What may be wrong with a score, as declared."""
+        return capabilities.score_error

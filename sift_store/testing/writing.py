@@ -58,18 +58,18 @@ class WriteContract(Fixtures):
             assert store.count() == len(JORDAN)
             assert embedder.calls == embedded
 
-    def test_adding_under_a_known_id_replaces_the_whole_record(self, store: SiftStore) -> None:
+    def test_adding_under_a_known_id_replaces_the_whole_record(self, store: SiftStore, rounding: float) -> None:
         store.add(["old text"], ids=["a"], payloads=[{"year": 1, "lang": "en"}])
         store.add(["new words"], ids=["a"], payloads=[{"year": 2}])
         record = store.get(["a"])[0]
         assert record is not None
         assert (record.text, record.payload) == ("new words", {"year": 2})
         assert store.count() == 1
-        assert store.search("new words", k=1)[0].score == pytest.approx(1, abs=1e-5)
+        assert store.search("new words", k=1)[0].score == pytest.approx(1, abs=rounding)
 
-    def test_given_vectors_are_stored_at_unit_length(self, store: SiftStore) -> None:
+    def test_given_vectors_are_stored_at_unit_length(self, store: SiftStore, rounding: float) -> None:
         store.add(["a", "b"], ids=[1, 2], vectors=np.eye(2, 32) * [[3.0], [0.5]])
-        assert [hit.score for hit in store.search(vector=np.eye(1, 32)[0], k=2)] == pytest.approx([1, 0], abs=1e-6)
+        assert [hit.score for hit in store.search(vector=np.eye(1, 32)[0], k=2)] == pytest.approx([1, 0], abs=rounding)
 
     @pytest.mark.parametrize(
         ("arguments", "error"),
@@ -106,7 +106,7 @@ class WriteContract(Fixtures):
         assert record is not None
         assert record.payload == {"at": "2020-01-02T03:00:00+00:00", "day": "2020-01-02"}
 
-    def test_update_merges_top_level_keys_and_leaves_the_rest(self, store: SiftStore) -> None:
+    def test_update_merges_top_level_keys_and_leaves_the_rest(self, store: SiftStore, rounding: float) -> None:
         store.add(["a", "b"], ids=["a", "b"], payloads=[{"x": 1, "deep": {"p": 1}}, {"x": 1}])
         store.update_payload(["a"], {"y": [2], "deep": {"q": 2}, "none": None})
         records = store.get(["a", "b"])
@@ -115,7 +115,7 @@ class WriteContract(Fixtures):
             {"x": 1},
         ]
         assert store.count({"y": 2}) == 1
-        assert store.search("a", k=1)[0].score == pytest.approx(1, abs=1e-5)
+        assert store.search("a", k=1)[0].score == pytest.approx(1, abs=rounding)
 
     def test_updating_what_is_not_there_changes_nothing(self, store: SiftStore) -> None:
         store.add(["a"], ids=["a"])
@@ -205,12 +205,12 @@ class WriteContract(Fixtures):
         with SiftStore.open(location, embedder=lambda texts: -WordEmbedder().embed_documents(texts)) as store:
             assert [finding.level for finding in store.doctor()].count("error") == 1
 
-    def test_reembed_changes_over_at_once(self, store: SiftStore) -> None:
+    def test_reembed_changes_over_at_once(self, store: SiftStore, rounding: float) -> None:
         store.add(JORDAN, ids=list("abcde"), payloads=[{"year": i} for i in range(5)])
         assert store.reembed(WordEmbedder(16, name="others")) == 5
         hits = store.search(JORDAN[1], k=1)
         assert (hits[0].id, hits[0].payload) == ("b", {"year": 1})
-        assert hits[0].score == pytest.approx(1, abs=1e-5)
+        assert hits[0].score == pytest.approx(1, abs=rounding)
         assert store.count({"year": {"$lt": 2}}) == 2
         store.add(["Rome is the capital of Italy."], ids=["f"])
         assert store.count() == 6
@@ -248,7 +248,7 @@ class WriteContract(Fixtures):
         assert store.count() == 5
         assert store.delete(["a"]) == 1
 
-    def test_new_vectors_are_used_even_if_the_new_embedder_looks_the_same(self, location: str) -> None:
+    def test_new_vectors_are_used_even_if_the_new_embedder_looks_the_same(self, location: str, rounding: float) -> None:
         with SiftStore.open(location, embedder=lambda texts: WordEmbedder().embed_documents(texts)) as store:
             store.add(JORDAN, ids=list("abcde"))
             store.search("Michael", k=2)
@@ -260,10 +260,12 @@ class WriteContract(Fixtures):
                 vectors = store._context.adapter.get([hit.id], vectors=True)
                 wanted = WordEmbedder().embed_documents([JORDAN[1]])[0] @ turned
                 assert vectors[0] is not None
-                assert float(vectors[0].vector @ wanted / np.linalg.norm(wanted)) == pytest.approx(hit.score, abs=1e-5)
-            assert scope.search("only tenant a", k=1)[0].score == pytest.approx(1, abs=1e-5)
+                assert float(vectors[0].vector @ wanted / np.linalg.norm(wanted)) == pytest.approx(
+                    hit.score, abs=rounding
+                )
+            assert scope.search("only tenant a", k=1)[0].score == pytest.approx(1, abs=rounding)
 
-    def test_an_add_that_meets_a_reembedding_is_refused_or_right(self, location: str) -> None:
+    def test_an_add_that_meets_a_reembedding_is_refused_or_right(self, location: str, rounding: float) -> None:
         with SiftStore.open(location, embedder=WordEmbedder().embed_documents) as store:
             store.add(JORDAN, ids=list("abcde"))
             adapter = store._context.adapter
@@ -279,7 +281,7 @@ class WriteContract(Fixtures):
                 store.add(["late"], ids=["late"])
             assert store.count() == 5
             store.add(["late"], ids=["late"])
-            assert store.search("late", k=1)[0].score == pytest.approx(1, abs=1e-5)
+            assert store.search("late", k=1)[0].score == pytest.approx(1, abs=rounding)
 
     def test_a_store_closed_while_embedding_anew_stays_closed(self, location: str) -> None:
         store = SiftStore.open(location, embedder=WordEmbedder())
@@ -294,7 +296,9 @@ class WriteContract(Fixtures):
         with pytest.raises(StoreClosedError):
             store.count()
 
-    def test_an_emptied_collection_can_change_its_embedder(self, location: str, capabilities: Capabilities) -> None:
+    def test_an_emptied_collection_can_change_its_embedder(
+        self, location: str, capabilities: Capabilities, rounding: float
+    ) -> None:
         if not capabilities.persistent:
             pytest.skip("declared: not persistent")
         with SiftStore.open(location, embedder=WordEmbedder()) as store:
@@ -303,7 +307,7 @@ class WriteContract(Fixtures):
             assert store.reembed(WordEmbedder(8, "others")) == 0
             store.add(["b"])
         with SiftStore.open(location, embedder=WordEmbedder(8, "others")) as store:
-            assert store.search("b", k=1)[0].score == pytest.approx(1, abs=1e-5)
+            assert store.search("b", k=1)[0].score == pytest.approx(1, abs=rounding)
 
     def test_payloads_nest_to_a_limit(self, store: SiftStore) -> None:
         def nested(depth: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from postgres_server import Server
 
 from sift_store.testing.contract import StoreContract
 
@@ -17,3 +18,15 @@ class TestEdge(StoreContract):
     @pytest.fixture
     def location(self, tmp_path: Path) -> str:
         return str(tmp_path / "corpus.sift")
+
+
+class TestPostgres(StoreContract):
+    @pytest.fixture
+    def location(self, postgres: Server, database: str) -> str:
+        return postgres.url(database, collection="contract")
+
+
+class TestPostgresHalfPrecision(StoreContract):
+    @pytest.fixture
+    def location(self, postgres: Server, database: str) -> str:
+        return postgres.url(database, collection="contract", vector_type="halfvec")

@@ -1,0 +1,321 @@
+"""A table or view that others made and keep, as a collection that is only read."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    DateTime,
+    Float,
+    Integer,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
+from sqlalchemy.types import NullType, TypeEngine
+
+from sift_store.adapter import Capabilities, EmbedderIdentity, Key, Statistics
+from sift_store.errors import LocationError, NotFoundError
+from sift_store.records import Id, Record
+from sift_store_pgvector.codec import VectorType
+from sift_store_pgvector.filters import Fields
+from sift_store_pgvector.inspecting import (
+    ColumnInfo,
+    Found,
+    IndexInfo,
+    Roles,
+    find_roles,
+    inspect_relation,
+    relations_with_vectors,
+)
+from sift_store_pgvector.layout import Layout, Metric, VectorIndex
+from sift_store_pgvector.server import Server
+from sift_store_pgvector.types import OPERATORS, Vector
+from sift_store_pgvector.work import Statement, Work, compiled, quoted
+
+__all__ = ["AttachedCollection", "attach"]
+
+_FRESH = 5.0
+_COUNTED = 10_000
+_LANGCHAIN = "langchain_pg_embedding"
+# Arguments of one jsonb_build_object: at most a hundred, two a column.
+_PER_OBJECT = 40
+# Compared as columns, and so by their indexes; the others as the JSON that they become.
+_TYPES: Mapping[str, TypeEngine[Any]] = {
+    "text": Text(),
+    "varchar": Text(),
+    "int2": Integer(),
+    "int4": Integer(),
+    "int8": Integer(),
+    "numeric": Numeric(),
+    "float8": Float(),
+    "bool": Boolean(),
+    "timestamptz": DateTime(timezone=True),
+    "uuid": UUID(),
+    "jsonb": JSONB(),
+    "json": JSON(),
+}
+_KINDS = {"text": "keyword", "varchar": "keyword", "bool": "bool", "timestamptz": "datetime", "numeric": "float"} | {
+    "float8": "float",
+    "int2": "integer",
+    "int4": "integer",
+    "int8": "integer",
+}
+_NO_PAYLOAD = ("vector", "halfvec", "sparsevec", "tsvector", "bytea")
+
+
+class AttachedCollection:
+    """One relation, or one collection in it."""
+
+    generation = 0
+
+    def __init__(self, server: Server, found: Found, roles: Roles, layout: Layout, fields: Mapping[str, str]) -> None:
+        self.server, self.found, self.roles, self.layout = server, found, roles, layout
+        self._fields = dict(fields)
+        self._statistics: tuple[float, Statistics] | None = None
+        self.capabilities = Capabilities(
+            engine=server.engine,
+            persistent=True,
+            native_filter="a SQLAlchemy condition on the table's columns",
+            writable=False,
+            timeout=30.0,
+            score_error=2e-3 if layout.kind == "halfvec" else 1e-5,
+        )
+
+    def known_statistics(self) -> Statistics | None:
+        """What was read a moment ago, or None."""
+        known = self._statistics
+        return known[1] if known and time.monotonic() - known[0] < _FRESH and known[1].count else None
+
+    def forget(self) -> None:
+        """Read the state anew at the next call."""
+        self._statistics = None
+
+    def statistics(self) -> Work[Statistics]:
+        """Counted up to ten thousand, estimated beyond; of one collection of many, at least so many."""
+        some = select(text("1")).select_from(self.layout.passages).limit(_COUNTED + 1)
+        if self.layout.base is not None:
+            some = some.where(self.layout.base)
+        ((counted,),), ((estimated,),) = yield [
+            compiled(select(func.count()).select_from(some.subquery())),
+            Statement(
+                "SELECT reltuples::bigint FROM pg_class WHERE oid = %(table)s::regclass",
+                {"table": quoted(cast(Table, self.layout.passages))},
+            ),
+        ]
+        whole = self.layout.base is None and counted > _COUNTED
+        count = max(counted, estimated) if whole else counted
+        statistics = Statistics(
+            count=count,
+            indexed=count if self.layout.index is not None else 0,
+            dimension=self.layout.dimension,
+            metric=self.layout.metric,
+            fields=self._fields,
+            embedder=EmbedderIdentity(),
+        )
+        self._statistics = (time.monotonic(), statistics)
+        return statistics
+
+    def get(self, ids: Sequence[Id], *, vectors: bool) -> Work[list[Record | None]]:
+        """Records by id, in order; an id of another type than the column's is not there."""
+        table = cast(Table, self.layout.passages)
+        if self.roles.id == self.roles.key:
+            keys = [_as(id_, table.c[self.roles.id].type) for id_ in ids]
+            found = yield from self.layout.fetch([key for key in keys if key is not None], vectors=vectors)
+            there = iter(found)
+            return [None if key is None else next(there) for key in keys]
+        column = table.c[self.roles.id]
+        wanted = column == func.any(bindparam("ids", type_=ARRAY(column.type)))
+        statement = compiled(select(column, self.layout.passage_key).where(wanted))
+        values = [value for id_ in ids if (value := _as(id_, column.type)) is not None]
+        (rows,) = yield [Statement(statement.sql, {**statement.parameters, "ids": values})]
+        keys_by_id: dict[Any, Key] = dict(rows)
+        records = yield from self.layout.fetch(list(keys_by_id.values()), vectors=vectors)
+        by_id = dict(zip(keys_by_id, records, strict=True))
+        return [by_id.get(_as(id_, column.type)) for id_ in ids]
+
+
+def _as(id_: Id, kind: TypeEngine[Any]) -> Any:
+    """An id as the value of a column, None if it cannot be one."""
+    if isinstance(kind, Integer | Numeric):
+        return id_ if isinstance(id_, int) and abs(id_) < 2**63 else None
+    if isinstance(kind, UUID):
+        try:
+            return id_ if isinstance(id_, uuid.UUID) else uuid.UUID(str(id_))
+        except ValueError:
+            return None
+    return None if isinstance(id_, int) or "\0" in str(id_) else str(id_)
+
+
+def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollection]:
+    """Find out where things are in the relation that the options name; see `Location.options`.
+
+    Raises:
+        LocationError: no table named, or its columns leave doubts. NotFoundError: no such table or collection.
+    """
+    if server.vector_version is None:
+        raise NotFoundError("this database has no pgvector; CREATE EXTENSION vector, or connect to another database")
+    table = options.get("table") or (_LANGCHAIN if "collection" in options else None)
+    if table is None:
+        there = yield from relations_with_vectors()
+        raise LocationError(f"which table? Say ?table=…; with vectors there are: {', '.join(there) or 'none'}")
+    found = yield from inspect_relation(options.get("schema"), table)
+    roles = find_roles(found, options)
+    base = None
+    relation = _relation(found)
+    if "collection" in options:
+        if "collection_id" not in roles.hidden:
+            raise LocationError(
+                f"collection={options['collection']}: {found.name} is no table of LangChain collections"
+            )
+        number = yield from _langchain_collection(found.schema, options["collection"])
+        base = relation.c.collection_id == sql_cast(str(number), UUID)
+    column = next(column for column in found.columns if column.name == roles.vector)
+    index = _usable(found, roles, options)
+    kind, dimension = yield from _vector_type(relation, column, index)
+    plain = _plain(found, roles)
+    payload, fields = _payload(relation, roles, plain)
+    columns = [_id_column(relation, roles), relation.c[roles.text], payload]
+    layout = Layout(
+        vectors=relation,
+        key=relation.c[roles.key],
+        embedding=_embedding(relation, roles, index, kind),
+        kind=kind,
+        dimension=dimension,
+        metric=cast(Metric, index.metric if index else options.get("metric", "cosine")),
+        operator=OPERATORS[index.metric if index else options.get("metric", "cosine")],
+        passages=relation,
+        passage_key=relation.c[roles.key],
+        columns=columns,
+        record=_record,
+        fields=fields,
+        base=base,
+        index=None if index is None else VectorIndex(index.name, index.method, index.lists),
+        iterative=server.iterative,
+        unit=False,
+    )
+    indexed = {c.name: _KINDS[c.type] for c in plain if c.name in found.indexed_columns and c.type in _KINDS}
+    return AttachedCollection(server, found, roles, layout, indexed)
+
+
+def _relation(found: Found) -> Table:
+    columns = [Column(column.name, _column_type(column)) for column in found.columns]
+    return Table(found.name, MetaData(), *columns, schema=found.schema)
+
+
+def _column_type(column: ColumnInfo) -> TypeEngine[Any]:
+    if column.type in ("vector", "halfvec"):
+        return Vector(cast(VectorType, column.type), column.size if column.size > 0 else None)
+    return _TYPES.get(column.type, NullType())
+
+
+def _langchain_collection(schema: str, name: str) -> Work[Any]:
+    catalog = Table("langchain_pg_collection", MetaData(), Column("uuid", UUID), Column("name", Text), schema=schema)
+    (rows,) = yield [compiled(select(catalog.c.uuid, catalog.c.name).limit(1000))]
+    there = {row[1]: row[0] for row in rows}
+    if name not in there:
+        known = ", ".join(sorted(map(str, there))[:20]) or "none"
+        raise NotFoundError(f"no LangChain collection {name!r}; there are: {known}")
+    return there[name]
+
+
+# --- the vector -------------------------------------------------------------------------------------------------------
+
+
+def _usable(found: Found, roles: Roles, options: Mapping[str, str]) -> IndexInfo | None:
+    """The index that searches will walk: valid, whole, on this column, by a distance that is asked for."""
+    metric = options.get("metric")
+    if metric is not None and metric not in OPERATORS:
+        raise LocationError(f"metric={metric}: one of {', '.join(OPERATORS)} wanted")
+    for index in found.indexes:
+        on_column = re.search(rf'(?<![\w"]){re.escape(_identifier(roles.vector))}(?![\w"])', index.expression)
+        plain = re.fullmatch(r'\(*"?[^():]+"?\)*(::\w+(\(\d+\))?\)?)?', index.expression)
+        serves = index.valid and not index.partial and index.kind and index.metric and on_column and plain
+        if serves and metric in (None, index.metric):
+            return index
+    return None
+
+
+def _identifier(name: str) -> str:
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+
+
+def _embedding(relation: Table, roles: Roles, index: IndexInfo | None, kind: VectorType) -> ColumnElement[Any]:
+    """What is compared, written as the index has it: only then does it serve."""
+    if index is None or "::" not in index.expression:
+        return relation.c[roles.vector]
+    return literal_column(f"({index.expression})", Vector(kind))
+
+
+def _vector_type(relation: Table, column: ColumnInfo, index: IndexInfo | None) -> Work[tuple[VectorType, int]]:
+    declared = re.search(r"::(?:\w+\.)?(vector|halfvec)\((\d+)\)", index.expression) if index else None
+    if declared:
+        return cast(VectorType, declared[1]), int(declared[2])
+    kind = cast(VectorType, column.type)
+    if column.size > 0:
+        return kind, column.size
+    held = relation.c[column.name]
+    some = select(func.vector_dims(held)).where(held.is_not(None)).limit(1)
+    (rows,) = yield [compiled(some)]
+    if not rows:
+        raise LocationError(f"{relation.name}.{column.name} declares no dimension and holds no vector yet")
+    return kind, int(rows[0][0])
+
+
+# --- the payload ------------------------------------------------------------------------------------------------------
+
+
+def _plain(found: Found, roles: Roles) -> list[ColumnInfo]:
+    """The columns that are metadata by themselves."""
+    roled = {roles.key, roles.id, roles.vector, roles.text, roles.metadata} | roles.hidden
+    return [column for column in found.columns if column.name not in roled and column.type not in _NO_PAYLOAD]
+
+
+def _payload(relation: Table, roles: Roles, plain: Sequence[ColumnInfo]) -> tuple[ColumnElement[Any], Fields]:
+    """The payload as JSON text, and where the keys of filters are: a column comes before a key of the metadata."""
+    held: ColumnElement[Any] | None = None
+    if roles.metadata is not None:
+        held = relation.c[roles.metadata]
+        if not isinstance(held.type, JSONB):
+            held = sql_cast(held, JSONB)
+    parts: list[ColumnElement[Any]] = [sql_cast("{}", JSONB)]
+    if held is not None:
+        is_object = func.jsonb_typeof(held) == "object"
+        parts.append(case((is_object, held), else_=sql_cast("{}", JSONB)))
+    for start in range(0, len(plain), _PER_OBJECT):
+        pairs = []
+        for column in plain[start : start + _PER_OBJECT]:
+            pairs += [sql_cast(column.name, Text), relation.c[column.name]]
+        parts.append(func.jsonb_build_object(*pairs, type_=JSONB))
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = whole.op("||", return_type=JSONB())(part)
+    columns = {column.name: relation.c[column.name] for column in plain}
+    return sql_cast(whole, Text), Fields(held, columns)
+
+
+def _id_column(relation: Table, roles: Roles) -> ColumnElement[Any]:
+    column = relation.c[roles.id]
+    return column if isinstance(column.type, Integer | UUID | Text) else sql_cast(column, Text)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    id_, body, payload = row
+    return Record(id_, body or "", json.loads(payload))

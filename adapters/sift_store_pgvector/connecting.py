@@ -1,0 +1,327 @@
+"""Where connections come from: a pool of our own from a URL, or the caller's pool or engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from sift_store.deadline import Deadline
+from sift_store.errors import InvalidInputError, LocationError
+from sift_store.location import Location
+
+__all__ = ["AsyncConnections", "Connections", "async_connections", "connections", "is_async_client", "parameters_of"]
+
+T = TypeVar("T")
+
+_POOL_SIZE = 10
+# A server that is asked to stop a statement gets this long to do so before the connection is dropped.
+_GRACE = 1.0
+# A pool is waited for so long before a connection is tried beside it, to learn why there is none.
+_PATIENCE = 5.0
+_CONNECT_TIMEOUT = 10
+
+
+class GuardedConnection(psycopg.Connection[Any]):
+    """A connection that is dropped when its server does not answer within the deadline, whatever the reason."""
+
+    deadline: Deadline | None = None
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """As psycopg's, until the deadline."""
+        return super().wait(_until(gen, self), *args, **options)
+
+
+class GuardedAsyncConnection(psycopg.AsyncConnection[Any]):
+    """The same for the async driver."""
+
+    deadline: Deadline | None = None
+
+    async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """As psycopg's, until the deadline."""
+        return await super().wait(_until(gen, self), *args, **options)
+
+
+def _until(gen: Any, connection: GuardedConnection | GuardedAsyncConnection) -> Generator[Any, Any, Any]:
+    """Drive psycopg's generator; it is woken every now and then even if nothing arrives."""
+    try:
+        wanted = next(gen)
+        while True:
+            ready = yield wanted
+            deadline = connection.deadline
+            if not ready and deadline is not None and time.monotonic() > deadline.at + _GRACE:
+                connection.pgconn.finish()
+                raise deadline.error()
+            wanted = gen.send(ready)
+    except StopIteration as done:
+        return done.value
+
+
+class Connections(Protocol):
+    """Connections in autocommit mode, lent one at a time."""
+
+    def lend(self, deadline: Deadline | None) -> Any:
+        """A context manager that gives a connection; a broken one is not lent again."""
+
+    def close(self) -> None:
+        """Close what is ours."""
+
+
+class AsyncConnections(Protocol):
+    """The same for the async driver."""
+
+    def lend(self, deadline: Deadline | None) -> Any:
+        """An async context manager that gives a connection."""
+
+    async def close(self) -> None:
+        """Close what is ours."""
+
+
+def parameters_of(location: Location, client: Any) -> dict[str, Any]:
+    """What to give to `psycopg.connect` for a connection of its own to the same database.
+
+    Raises:
+        LocationError: the URL cannot be read. InvalidInputError: a client of another kind.
+    """
+    if client is None:
+        return _from_url(_parsed(location.address))
+    if isinstance(client, Engine | AsyncEngine):
+        return _from_url(client.url)
+    if isinstance(client, ConnectionPool | AsyncConnectionPool):
+        given = client.kwargs if isinstance(client.kwargs, dict) else {}
+        conninfo = client.conninfo if isinstance(client.conninfo, str) else ""
+        return {**psycopg.conninfo.conninfo_to_dict(conninfo), **_connection_parameters(given)}
+    raise InvalidInputError(
+        f"client: {type(client).__name__} given; a SQLAlchemy engine over psycopg or a psycopg_pool pool wanted"
+    )
+
+
+def is_async_client(client: Any) -> bool:
+    """Whether a client needs an event loop."""
+    return isinstance(client, AsyncEngine | AsyncConnectionPool)
+
+
+def _connection_parameters(given: dict[str, Any]) -> dict[str, Any]:
+    ours = {"autocommit", "prepare_threshold", "row_factory", "cursor_factory", "context"}
+    return {name: value for name, value in given.items() if name not in ours}
+
+
+def _parsed(address: str) -> URL:
+    try:
+        return make_url(address)
+    except (ArgumentError, ValueError) as exc:  # neither repeats the text, which may hold a password
+        raise LocationError("the URL cannot be read; postgresql://user:password@host:5432/database wanted") from exc
+
+
+def _from_url(url: URL) -> dict[str, Any]:
+    query = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
+    named = {"host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database}
+    return {**{name: value for name, value in named.items() if value is not None}, **query}
+
+
+def _pool_options(parameters: dict[str, Any]) -> dict[str, Any]:
+    application = {"application_name": "sift-store", "connect_timeout": _CONNECT_TIMEOUT}
+    return {
+        "kwargs": {**application, **parameters, "autocommit": True, "prepare_threshold": None},
+        "min_size": 1,
+        "max_size": _POOL_SIZE,
+        "open": False,
+        "name": "sift-store",
+    }
+
+
+# --- sync -------------------------------------------------------------------------------------------------------------
+
+
+def connections(parameters: dict[str, Any], client: Any) -> Connections:
+    """The sync source for a client, or a pool of our own."""
+    if is_async_client(client):
+        raise InvalidInputError(
+            f"client: {type(client).__name__} given to SiftStore, a sync engine or pool wanted; or use AsyncSiftStore"
+        )
+    if isinstance(client, Engine):
+        _check_driver(client.dialect.driver)
+        return _EngineConnections(client)
+    if isinstance(client, ConnectionPool):
+        return _PoolConnections(client, None)
+    pool = ConnectionPool(connection_class=GuardedConnection, **_pool_options(parameters))
+    GuardedConnection.connect(**pool.kwargs).close()  # type: ignore[arg-type]  # says why, where the pool would wait
+    pool.open()
+    return _PoolConnections(pool, parameters)
+
+
+def _check_driver(driver: str) -> None:
+    if driver not in ("psycopg", "psycopg_async"):
+        raise InvalidInputError(
+            f"client: an engine over {driver} given, over psycopg wanted; give the URL instead, or an engine of "
+            "create_engine('postgresql+psycopg://…')"
+        )
+
+
+class _PoolConnections:
+    def __init__(self, pool: ConnectionPool[Any], ours: dict[str, Any] | None) -> None:
+        self._pool, self._ours = pool, ours
+
+    @contextmanager
+    def lend(self, deadline: Deadline | None) -> Iterator[Any]:
+        connection = self._get(deadline)
+        try:
+            with _prepared(connection, deadline) as ready:
+                yield ready
+        finally:
+            self._pool.putconn(connection)
+
+    def _get(self, deadline: Deadline | None) -> Any:
+        left = _PATIENCE if deadline is None else deadline.left()
+        try:
+            return self._pool.getconn(timeout=min(left, _PATIENCE))
+        except PoolTimeout:
+            if self._ours is not None:
+                GuardedConnection.connect(**self._pool.kwargs).close()  # type: ignore[arg-type]  # raises the reason
+            if deadline is None or not deadline.left():
+                raise
+            return self._pool.getconn(timeout=deadline.left())
+
+    def close(self) -> None:
+        if self._ours is not None:
+            self._pool.close()
+
+
+class _EngineConnections:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def lend(self, deadline: Deadline | None) -> Iterator[Any]:
+        borrowed = self._engine.raw_connection()
+        try:
+            with _prepared(borrowed.driver_connection, deadline) as ready:
+                yield ready
+        except BaseException:
+            if getattr(borrowed.driver_connection, "broken", False):
+                borrowed.invalidate()
+            raise
+        finally:
+            borrowed.close()
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def _prepared(connection: Any, deadline: Deadline | None) -> Iterator[Any]:
+    """In autocommit mode and with the deadline, and as it was afterwards."""
+    before = connection.autocommit
+    if not before:
+        connection.autocommit = True
+    if isinstance(connection, GuardedConnection):
+        connection.deadline = deadline
+    try:
+        yield connection
+    except BaseException:
+        if not connection.closed:
+            connection.rollback()
+        raise
+    finally:
+        if isinstance(connection, GuardedConnection):
+            connection.deadline = None
+        if not before and not connection.closed:
+            connection.autocommit = False
+
+
+# --- async ------------------------------------------------------------------------------------------------------------
+
+
+async def async_connections(parameters: dict[str, Any], client: Any) -> AsyncConnections:
+    """The async source for a client, or a pool of our own."""
+    if isinstance(client, AsyncEngine):
+        _check_driver(client.dialect.driver)
+        return _AsyncEngineConnections(client)
+    if isinstance(client, AsyncConnectionPool):
+        return _AsyncPoolConnections(client, None)
+    pool = AsyncConnectionPool(connection_class=GuardedAsyncConnection, **_pool_options(parameters))
+    await _try_async(pool)
+    await pool.open()
+    return _AsyncPoolConnections(pool, parameters)
+
+
+async def _try_async(pool: AsyncConnectionPool[Any]) -> None:
+    connection = await GuardedAsyncConnection.connect(**pool.kwargs)  # type: ignore[arg-type]  # a dict, as given
+    await connection.close()
+
+
+class _AsyncPoolConnections:
+    def __init__(self, pool: AsyncConnectionPool[Any], ours: dict[str, Any] | None) -> None:
+        self._pool, self._ours = pool, ours
+
+    @asynccontextmanager
+    async def lend(self, deadline: Deadline | None) -> AsyncIterator[Any]:
+        connection = await self._get(deadline)
+        try:
+            async with _prepared_async(connection, deadline) as ready:
+                yield ready
+        finally:
+            await self._pool.putconn(connection)
+
+    async def _get(self, deadline: Deadline | None) -> Any:
+        left = _PATIENCE if deadline is None else deadline.left()
+        try:
+            return await self._pool.getconn(timeout=min(left, _PATIENCE))
+        except PoolTimeout:
+            if self._ours is not None:
+                await _try_async(self._pool)
+            if deadline is None or not deadline.left():
+                raise
+            return await self._pool.getconn(timeout=deadline.left())
+
+    async def close(self) -> None:
+        if self._ours is not None:
+            await self._pool.close()
+
+
+class _AsyncEngineConnections:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @asynccontextmanager
+    async def lend(self, deadline: Deadline | None) -> AsyncIterator[Any]:
+        async with self._engine.connect() as borrowed:
+            raw = (await borrowed.get_raw_connection()).driver_connection
+            try:
+                async with _prepared_async(raw, deadline) as ready:
+                    yield ready
+            except BaseException:
+                if getattr(raw, "broken", False):
+                    await borrowed.invalidate()
+                raise
+
+    async def close(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def _prepared_async(connection: Any, deadline: Deadline | None) -> AsyncIterator[Any]:
+    before = connection.autocommit
+    if not before:
+        await connection.set_autocommit(True)
+    if isinstance(connection, GuardedAsyncConnection):
+        connection.deadline = deadline
+    try:
+        yield connection
+    except BaseException:
+        if not connection.closed:
+            await connection.rollback()
+        raise
+    finally:
+        if isinstance(connection, GuardedAsyncConnection):
+            connection.deadline = None
+        if not before and not connection.closed:
+            await connection.set_autocommit(False)

@@ -1,0 +1,277 @@
+"""The filter language as SQL.
+
+A payload is asked by strict JSON path: ``payload @? 'strict $."year" ? (@ == 2020)'``, and once more with ``[*]`` for
+lists. Strict paths do not reach into lists by themselves, as the language does not; a GIN index on the payload serves
+equalities, and the planner estimates them from a sample. A column of its own in an attached table is compared as one.
+
+SQL knows a third truth: a path that leads nowhere is unknown. Unknown is never true, `And` and `Or` keep it so, and
+`Not` asks IS NOT TRUE.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    DateTime,
+    Integer,
+    Numeric,
+    String,
+    Text,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH
+from sqlalchemy.sql.elements import Grouping, TextClause
+from sqlalchemy.types import TypeEngine
+
+from sift_store.errors import FilterError
+from sift_store.filters import And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
+from sift_store_pgvector.codec import without_nul
+
+__all__ = ["RANGE_FUNCTIONS", "Fields", "case_list", "moment_of", "translate"]
+
+# The functions of our schema that give the least and the largest value at a key, for the indexes on ranges.
+RANGE_FUNCTIONS = {
+    "integer": ("least_number", "largest_number"),
+    "float": ("least_number", "largest_number"),
+    "datetime": ("earliest", "latest"),
+}
+
+# What the language reads as a date, up to the zone, with the hours and minutes that Python takes.
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
+_ISO = rf"^\d{{4}}-\d\d-\d\d([T ]{_CLOCK}(Z|[+-]\d\d:\d\d)?)?$"
+_ZONED = r"\d\d:\d\d.*(Z|[+-]\d\d:\d\d)$"
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Where the keys of filters are.
+
+    Attributes:
+        payload: jsonb that holds them, or None.
+        columns: keys that are columns of their own instead.
+        indexed: fields with an index on their range, key -> type, and `schema`, where its functions are.
+    """
+
+    payload: ColumnElement[Any] | None
+    columns: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)
+    indexed: Mapping[str, str] = field(default_factory=dict)
+    schema: str = ""
+
+
+def translate(where: Filter | None, fields: Fields) -> ColumnElement[bool]:
+    """A filter as a condition; true where it matches, false or unknown where not.
+
+    Raises:
+        FilterError: a native filter that is no SQLAlchemy expression.
+    """
+    match where:
+        case None:
+            return true()
+        case And(parts):
+            return and_(true(), *(translate(part, fields) for part in parts))
+        case Or(parts):
+            return or_(false(), *(translate(part, fields) for part in parts))
+        case Not(part):
+            return translate(part, fields).is_not(true())
+        case Native(value):
+            if not isinstance(value, ColumnElement | TextClause):
+                raise FilterError(
+                    f"{type(value).__name__} given as a filter; a mapping or a SQLAlchemy condition, e.g. "
+                    "sqlalchemy.text(\"payload ->> 'lang' = 'en'\"), wanted"
+                )
+            return Grouping(value)
+        case _:
+            return _leaf(where, fields)
+
+
+def _leaf(where: Equals | In | Range | Exists, fields: Fields) -> ColumnElement[bool]:
+    name, _, rest = where.key.partition(".")
+    if name not in fields.columns:
+        return false() if fields.payload is None else _asked(where, fields.payload, where.key.split("."), fields)
+    column = fields.columns[name]
+    native = None if rest else _compared(where, column)
+    if native is not None:
+        return native
+    held = func.jsonb_build_object(cast(name, Text), func.to_jsonb(column), type_=JSONB)
+    return _asked(where, held, where.key.split("."), Fields(held))
+
+
+# --- a key of a payload -----------------------------------------------------------------------------------------------
+
+
+def _asked(
+    where: Equals | In | Range | Exists, payload: ColumnElement[Any], names: Sequence[str], fields: Fields
+) -> ColumnElement[bool]:
+    match where:
+        case Exists():
+            empty = '@.type() == "array" && @.size() == 0'
+            return _at(payload, names, "", f'@.type() != "null" && !({empty})')
+        case Equals(_, value):
+            return _one_of(payload, names, [value])
+        case In(_, values):
+            return _one_of(payload, names, values)
+        case Range():
+            bounds = _bounds(where)
+            if isinstance(bounds[0][1], datetime):
+                condition = _any_moment(payload, names, bounds)
+            else:
+                tests = ['@.type() == "number"', *(f"@ {op} {_number(b)}" for op, b in bounds if not math.isinf(b))]
+                impossible = any((b == math.inf) == (op[0] == ">") for op, b in bounds if math.isinf(b))
+                condition = false() if impossible else _anywhere(payload, names, " && ".join(tests))
+            return and_(condition, *_range_hints(where, bounds, payload, names, fields))
+
+
+def _one_of(payload: ColumnElement[Any], names: Sequence[str], values: Sequence[Scalar]) -> ColumnElement[bool]:
+    literal = [f"@ == {_literal(value)}" for value in values if not isinstance(value, datetime)]
+    moments = [[("==", value)] for value in values if isinstance(value, datetime)]
+    parts = [_anywhere(payload, names, " || ".join(literal))] if literal else []
+    return or_(false(), *parts, *(_any_moment(payload, names, bounds) for bounds in moments))
+
+
+def _anywhere(payload: ColumnElement[Any], names: Sequence[str], condition: str) -> ColumnElement[bool]:
+    """The value at the key, or an element of the list there."""
+    return or_(_at(payload, names, "", condition), _at(payload, names, "[*]", condition))
+
+
+def _at(payload: ColumnElement[Any], names: Sequence[str], tail: str, condition: str) -> ColumnElement[bool]:
+    steps = "".join(f".{_quoted(name)}" for name in names)
+    return payload.bool_op("@?")(cast(f"strict ${steps}{tail} ? ({condition})", JSONPATH))
+
+
+def _literal(value: str | float | bool) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return _quoted(value) if isinstance(value, str) else _number(value)
+
+
+def _number(value: float) -> str:
+    return repr(value)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(without_nul(text))
+
+
+def _bounds(where: Range) -> list[tuple[str, Any]]:
+    named = ((">", where.gt), (">=", where.gte), ("<", where.lt), ("<=", where.lte))
+    return [(operator, bound) for operator, bound in named if bound is not None]
+
+
+# --- dates ------------------------------------------------------------------------------------------------------------
+
+
+def _any_moment(
+    payload: ColumnElement[Any], names: Sequence[str], bounds: Sequence[tuple[str, datetime]]
+) -> ColumnElement[bool]:
+    """Whether text at the key, or in the list there, names a moment within the bounds."""
+    value = payload
+    for name in names:
+        value = value.op("->", return_type=JSONB())(cast(without_nul(name), Text))
+    listed = case_list(value)
+    element = func.jsonb_array_elements(listed, type_=JSONB).column_valued("element")
+    moment = moment_of(element)
+    tests = [moment.op("=" if op == "==" else op, is_comparison=True)(_moment(bound)) for op, bound in bounds]
+    return select(literal_column("1")).where(and_(*tests)).exists()
+
+
+def _moment(value: datetime) -> ColumnElement[Any]:
+    return cast(value.isoformat(), DateTime(timezone=True))
+
+
+def case_list(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A list as it is, anything else as a list of one."""
+    return case((func.jsonb_typeof(value) == "array", value), else_=func.jsonb_build_array(value, type_=JSONB))
+
+
+def moment_of(element: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The moment that a jsonb string names, UTC if it names no zone; NULL for anything else."""
+    text = element.op("#>>", return_type=Text())(cast("{}", ARRAY(Text)))
+    real_day = func.jsonb_path_exists(
+        func.to_jsonb(func.left(text, 10)),
+        cast('$.datetime("YYYY-MM-DD")', JSONPATH),
+        cast("{}", JSONB),
+        true(),
+    )
+    is_date = and_(func.jsonb_typeof(element) == "string", text.regexp_match(_ISO), real_day)
+    zoned = case(
+        (text.regexp_match(_ZONED), text), (func.length(text) == 10, text + " 00:00:00+00"), else_=text + "+00"
+    )
+    return case((is_date, cast(zoned, DateTime(timezone=True))), else_=None)
+
+
+# --- columns and indexes ----------------------------------------------------------------------------------------------
+
+
+def _compared(where: Equals | In | Range | Exists, column: ColumnElement[Any]) -> ColumnElement[bool] | None:
+    """A comparison that an index on the column serves, where its type and the values' are the same; else None."""
+    kind = column.type
+    if isinstance(where, Exists):
+        scalar = isinstance(kind, String | Boolean | Integer | Numeric | DateTime)
+        return column.is_not(None) if scalar else None
+    if isinstance(where, Range):
+        bounds = _bounds(where)
+        values: Sequence[Any] = [bound for _, bound in bounds]
+        if not _fits(kind, values) or isinstance(kind, String):
+            return None
+        return and_(*(column.op(op, is_comparison=True)(_bound_value(kind, bound)) for op, bound in bounds))
+    values = where.values if isinstance(where, In) else [where.value]
+    if not values or not _fits(kind, values):
+        return None
+    return or_(*(column == _bound_value(kind, value) for value in values))
+
+
+def _fits(kind: TypeEngine[Any], values: Sequence[Any]) -> bool:
+    if isinstance(kind, String):
+        return all(isinstance(value, str) for value in values)
+    if isinstance(kind, Boolean):
+        return all(isinstance(value, bool) for value in values)
+    if isinstance(kind, Integer | Numeric):
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return isinstance(kind, DateTime) and bool(kind.timezone) and all(isinstance(value, datetime) for value in values)
+
+
+def _bound_value(kind: TypeEngine[Any], value: Any) -> Any:
+    if isinstance(kind, DateTime):
+        return _moment(value)
+    if isinstance(kind, Integer | Numeric):
+        return cast(str(value), Numeric)
+    return value
+
+
+def _range_hints(
+    where: Range,
+    bounds: Sequence[tuple[str, Any]],
+    payload: ColumnElement[Any],
+    names: Sequence[str],
+    fields: Fields,
+) -> list[ColumnElement[bool]]:
+    """What must hold besides, and has an index: the largest value reaches the lower bound, the least the upper."""
+    kind = fields.indexed.get(where.key)
+    if kind not in RANGE_FUNCTIONS or isinstance(bounds[0][1], datetime) != (kind == "datetime"):
+        return []
+    least, most = (
+        getattr(getattr(func, fields.schema), name)(payload, cast(list(names), ARRAY(Text)))
+        for name in RANGE_FUNCTIONS[kind]
+    )
+    return [
+        (most if op[0] == ">" else least).op(op, is_comparison=True)(
+            _moment(bound) if kind == "datetime" else cast(str(bound), Numeric)
+        )
+        for op, bound in bounds
+    ]

@@ -1,0 +1,199 @@
+"""Work on a whole collection with a connection of its own: migrating, building indexes, holding locks. Always sync."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sift_store_migrations import MigrationError, migrate
+from sqlalchemy import Index, Table
+
+from sift_store.errors import StorageError
+from sift_store_pgvector.failures import driver_errors
+from sift_store_pgvector.indexing import drop_statement_of, field_indexes, hnsw_index, statement_of
+from sift_store_pgvector.own import State
+from sift_store_pgvector.schema import lock_key
+from sift_store_pgvector.work import quoted
+
+__all__ = ["Held", "Maintenance"]
+
+# Below so many passages a walk of an index costs no less than comparing all of them, and the planner would not use it.
+_WORTH_AN_INDEX = 2_000
+# HNSW is built many times faster if all of it fits into maintenance_work_mem: so much is asked for at most.
+_MOST_MEMORY = 1 << 30
+_POLL = 0.1
+# Writers hold their shared lock for one batch.
+_LOCK_TIMEOUT = 30.0
+
+
+class Held:
+    """A lock that lasts as long as a connection of its own; the server releases it if this process dies."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def release(self) -> None:
+        """Give the lock back; on a broken connection the server has done so."""
+        with contextlib.suppress(psycopg.Error):
+            self._connection.execute("SELECT pg_advisory_unlock_all()")
+        self.drop()
+
+    def drop(self) -> None:
+        """Give it back without a word to the server, which a finalizer may not wait for."""
+        self._connection.pgconn.finish()
+
+
+class Maintenance:
+    """Connections of its own to the same database."""
+
+    def __init__(self, parameters: Mapping[str, Any], schema: str) -> None:
+        self._parameters, self._schema = dict(parameters), schema
+        self._building: threading.Thread | None = None
+        self._connection: psycopg.Connection[Any] | None = None
+
+    @contextmanager
+    def connected(self, doing: str) -> Iterator[psycopg.Connection[Any]]:
+        """A connection in autocommit mode."""
+        with driver_errors(doing):
+            connection = psycopg.connect(**{"application_name": "sift-store", **self._parameters}, autocommit=True)
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def prepare_schema(self) -> None:
+        """Make our schema where there is none; an older one is for `sift-store migrate`, which its owner runs.
+
+        Raises:
+            StorageError: the role may not.
+        """
+        with self.connected("looking for the schema") as connection:
+            name = sql.Identifier(self._schema, "alembic_version").as_string(connection)
+            (there,) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() or (False,)
+        if not there:
+            self.migrate("head")
+
+    def migrate(self, revision: str, *, wait: float = 60.0) -> tuple[str | None, str | None]:
+        """Bring the schema to a revision; the one before and the one after."""
+        try:
+            return migrate(self._parameters, self._schema, revision, wait=wait)
+        except MigrationError as exc:
+            raise StorageError(f"{exc}; a role that may create in the database runs: sift-store migrate URL") from exc
+
+    def hold(self, lock: int) -> Held:
+        """Take a lock that shuts out writers, once those at work have ended.
+
+        Raises:
+            StorageError: another process holds it.
+        """
+        with driver_errors("locking the collection"):
+            connection = psycopg.connect(**self._parameters, autocommit=True)
+        held = Held(connection)
+        try:
+            with driver_errors("locking the collection"):
+                if not _polled(connection, lock, _LOCK_TIMEOUT):
+                    raise StorageError("the collection is being re-embedded already; wait until that has ended")
+        except BaseException:
+            held.drop()
+            raise
+        return held
+
+    # --- indexes ------------------------------------------------------------------------------------------------------
+
+    def optimize(self, state: State, *, wait: bool) -> None:
+        """Build the HNSW index beside reads and writes, if it is worth one, and refresh the planner's statistics."""
+        if self._building is not None and self._building.is_alive():
+            if wait:
+                self._building.join()
+            return
+        if wait:
+            self._build_all(state)
+            return
+        self._building = threading.Thread(
+            target=self._build_quietly, args=(state,), daemon=True, name="sift-store-index"
+        )
+        self._building.start()
+
+    def _build_quietly(self, state: State) -> None:
+        """In the background: a failure is found by `doctor`, as a missing index."""
+        try:
+            self._build_all(state)
+        except StorageError:
+            return
+
+    def _build_all(self, state: State) -> None:
+        with self.connected("building the index") as connection:
+            self._connection = connection
+            try:
+                if not _polled(connection, lock_key(self._schema, "index", state.number), None):
+                    raise StorageError("another process builds an index on this collection and does not end")
+                if _at_least(connection, state.vector, _WORTH_AN_INDEX):
+                    self._give_memory(connection, state)
+                    self._build(connection, hnsw_index(state.vector, state.kind), state.vector)
+                for table in (state.passage, state.vector):
+                    connection.execute(f"ANALYZE {quoted(table)}".encode())
+            finally:
+                self._connection = None
+
+    def declare(self, state: State, fields: Mapping[str, str]) -> None:
+        """Build the indexes of more fields, beside reads and writes."""
+        with self.connected("building payload indexes") as connection:
+            _polled(connection, lock_key(self._schema, "index", state.number), None)
+            for index in field_indexes(state.passage, fields, self._schema):
+                self._build(connection, index, state.passage)
+
+    def _build(self, connection: psycopg.Connection[Any], index: Index, table: Table) -> None:
+        """Anew where an interrupted build left an invalid index; serially where the server lacks shared memory."""
+        invalid = connection.execute(
+            "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = %s::regclass AND "
+            "c.relname = %s AND NOT i.indisvalid",
+            (quoted(table), index.name),
+        ).fetchone()
+        if invalid:
+            connection.execute(drop_statement_of(index).encode())
+        build = statement_of(index, concurrently=True).replace("%%", "%").encode()
+        try:
+            connection.execute(build)
+        except psycopg.errors.DiskFull:  # of /dev/shm, which containers keep small
+            connection.execute(drop_statement_of(index).replace("%%", "%").encode())
+            connection.execute("SET max_parallel_maintenance_workers = 0")
+            connection.execute(build)
+
+    @staticmethod
+    def _give_memory(connection: psycopg.Connection[Any], state: State) -> None:
+        ((size, held),) = connection.execute(
+            "SELECT pg_total_relation_size(%s::regclass), pg_size_bytes(current_setting('maintenance_work_mem'))",
+            (quoted(state.vector),),
+        ).fetchall()
+        wanted = min(int(size * 1.5), _MOST_MEMORY)
+        if wanted > held:
+            connection.execute(f"SET maintenance_work_mem = '{wanted // 1024}kB'".encode())
+
+    def close(self) -> None:
+        """Stop a build under way; what it leaves is dropped by the next."""
+        connection = self._connection
+        if connection is not None and self._building is not None and self._building.is_alive():
+            connection.cancel_safe(timeout=5.0)
+            self._building.join(5.0)
+
+
+def _polled(connection: psycopg.Connection[Any], lock: int, timeout: float | None) -> bool:
+    """Ask for a lock again and again. Waiting in the server would hold a snapshot that index builds wait for."""
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        (got,) = connection.execute("SELECT pg_try_advisory_lock(%s)", (lock,)).fetchone() or (False,)
+        if got or (end is not None and time.monotonic() > end):
+            return bool(got)
+        time.sleep(_POLL)
+
+
+def _at_least(connection: psycopg.Connection[Any], table: Table, count: int) -> bool:
+    some = f"SELECT count(*) >= {count} FROM (SELECT 1 FROM {quoted(table)} LIMIT {count}) AS found"
+    (enough,) = connection.execute(some.encode()).fetchone() or (False,)
+    return bool(enough)

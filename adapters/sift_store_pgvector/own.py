@@ -1,0 +1,433 @@
+"""A collection in tables of our own, as operations on the server; it does no I/O itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Table, Text, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.schema import CreateTable, DropTable
+
+from sift_store.adapter import (
+    Capabilities,
+    EmbedderIdentity,
+    Statistics,
+    check_generation,
+)
+from sift_store.errors import InvalidInputError, StorageError
+from sift_store.filters import Filter
+from sift_store.records import Id, Payload, Record
+from sift_store_pgvector.codec import (
+    VectorType,
+    decode_payload,
+    encode_payload,
+    from_id_columns,
+    key_of,
+    with_nul,
+)
+from sift_store_pgvector.copying import copied_records, copied_vectors, stage_table
+from sift_store_pgvector.filters import Fields, translate
+from sift_store_pgvector.indexing import METRIC_OF, field_indexes, statement_of
+from sift_store_pgvector.layout import Layout, VectorIndex
+from sift_store_pgvector.schema import catalog_table, lock_key, passage_table, vector_table
+from sift_store_pgvector.server import Server
+from sift_store_pgvector.types import OPERATORS, Vector
+from sift_store_pgvector.work import CopyIn, Statement, Work, compiled, quoted
+
+__all__ = ["OwnCollection", "State"]
+
+# How long what another process may change is taken for granted. What this process changes it sees at once.
+_FRESH = 5.0
+# Up to so many passages are counted, more are estimated from PostgreSQL's own statistics.
+_COUNTED = 10_000
+# pgvector indexes a vector up to this dimension; beyond, half the precision.
+_MAX_VECTOR, _MAX_HALFVEC = 2000, 4000
+_REPLACING = "the collection is being re-embedded; write when that has ended"
+
+
+@dataclass(frozen=True)
+class State:
+    """A collection that exists: its row of the catalog, its tables, and how to search them."""
+
+    number: int
+    dimension: int
+    kind: VectorType
+    embedder: EmbedderIdentity
+    fields: Mapping[str, str]
+    generation: int
+    passage: Table
+    vector: Table
+    layout: Layout
+
+
+class OwnCollection:
+    """One collection of the catalog, existing or not."""
+
+    def __init__(self, server: Server, schema: str, name: str, declared: Mapping[str, str], kind: str | None) -> None:
+        self.server, self.schema, self.name = server, schema, name
+        self._declared, self._kind = dict(declared), kind
+        self._catalog = catalog_table(schema)
+        self._state: State | None = None
+        self._statistics: tuple[float, Statistics] | None = None
+        halved = kind == "halfvec"
+        self.capabilities = Capabilities(
+            engine=server.engine,
+            persistent=True,
+            native_filter="a SQLAlchemy condition on payload",
+            timeout=30.0,
+            score_error=2e-3 if halved else 1e-5,
+        )
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def known_statistics(self) -> Statistics | None:
+        """What was read a moment ago, or None."""
+        known = self._statistics
+        return known[1] if known and time.monotonic() - known[0] < _FRESH and known[1].count else None
+
+    def forget(self) -> None:
+        """Read the state anew at the next call: something was changed, or failed."""
+        self._statistics = None
+
+    def statistics(self) -> Work[Statistics]:
+        """The state as the server has it."""
+        state = yield from self.state()
+        if state is None:
+            statistics = Statistics(0, 0, None, "cosine", self._declared, None)
+        else:
+            count, building = yield from self._counts(state)
+            statistics = Statistics(
+                count=count,
+                indexed=count if state.layout.index is not None else 0,
+                dimension=state.dimension,
+                metric="cosine",
+                fields=state.fields,
+                embedder=state.embedder,
+                building=building,
+                generation=state.generation,
+            )
+        self._statistics = (time.monotonic(), statistics)
+        return statistics
+
+    def _counts(self, state: State) -> Work[tuple[int, bool]]:
+        some = select(text("1")).select_from(state.passage).limit(_COUNTED + 1).subquery()
+        estimate = "greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid))"
+        names = {"passage": quoted(state.passage), "vector": quoted(state.vector)}
+        ((counted,),), ((estimated, building),) = yield [
+            compiled(select(func.count()).select_from(some)),
+            Statement(
+                f"SELECT {estimate}, EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.relid = "
+                "%(vector)s::regclass) FROM pg_class c WHERE c.oid = %(passage)s::regclass",
+                names,
+            ),
+        ]
+        return (counted if counted <= _COUNTED else max(estimated, counted)), building
+
+    def state(self) -> Work[State | None]:
+        """The collection as the catalog has it now; None if it is not there."""
+        row = yield from self._row()
+        if row is None:
+            self._state = None
+            return None
+        number, dimension, kind, embedder, fields, generation = row
+        known = self._state
+        vector = vector_table(self.schema, number, generation, kind, dimension)
+        ((hnsw,),) = yield [
+            Statement(
+                "SELECT EXISTS (SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON "
+                "a.oid = c.relam WHERE i.indrelid = to_regclass(%(table)s) AND i.indisvalid AND a.amname = 'hnsw')",
+                {"table": quoted(vector)},
+            )
+        ]
+        indexed = bool(hnsw[0])
+        held = json.loads(fields)
+        if known is None or (number, generation, held, indexed) != (
+            known.number,
+            known.generation,
+            known.fields,
+            known.layout.index is not None,
+        ):
+            self._state = self._made(
+                number, dimension, kind, EmbedderIdentity(**json.loads(embedder)), held, generation, indexed
+            )
+        return self._state
+
+    def _row(self) -> Work[tuple[Any, ...] | None]:
+        ready = yield from self.server.schema_ready(self.schema)
+        if not ready:
+            return None
+        c = self._catalog.c
+        columns = [c.number, c.dimension, c.vector_type, _as_text(c.embedder), _as_text(c.fields), c.generation]
+        (rows,) = yield [compiled(select(*columns).where(c.name == self.name))]
+        return rows[0] if rows else None
+
+    def _made(
+        self,
+        number: int,
+        dimension: int,
+        kind: VectorType,
+        embedder: EmbedderIdentity,
+        fields: Mapping[str, str],
+        generation: int,
+        indexed: bool,
+    ) -> State:
+        passage = passage_table(self.schema, number)
+        vector = vector_table(self.schema, number, generation, kind, dimension)
+        layout = Layout(
+            vectors=vector,
+            key=vector.c.key,
+            embedding=vector.c.embedding,
+            kind=kind,
+            dimension=dimension,
+            metric="cosine",
+            operator=OPERATORS[METRIC_OF[kind]],
+            passages=passage,
+            passage_key=passage.c.key,
+            columns=[passage.c.id, passage.c.id_type, passage.c.text, _as_text(passage.c.payload)],
+            record=_record,
+            fields=Fields(passage.c.payload, {}, fields, self.schema),
+            base=None,
+            index=VectorIndex(f"{vector.name}_hnsw", "hnsw") if indexed else None,
+            iterative=self.server.iterative,
+            unit=True,
+        )
+        return State(number, dimension, kind, embedder, fields, generation, passage, vector, layout)
+
+    def serving(self) -> State:
+        """The state of a collection that exists.
+
+        Raises:
+            StorageError: nothing was ever added.
+        """
+        if self._state is None:
+            raise StorageError("the collection is empty; add something first")
+        return self._state
+
+    @property
+    def generation(self) -> int:
+        """Of the content, as last seen."""
+        return 0 if self._state is None else self._state.generation
+
+    @property
+    def layout(self) -> Layout:
+        """Where things are."""
+        return self.serving().layout
+
+    def get(self, ids: Sequence[Id], *, vectors: bool) -> Work[list[Record | None]]:
+        """Records by id, in order."""
+        return (yield from self.layout.fetch([key_of(id_) for id_ in ids], vectors=vectors))
+
+    # --- creating -----------------------------------------------------------------------------------------------------
+
+    def create(self, dimension: int, embedder: EmbedderIdentity) -> Work[None]:
+        """Make the collection with its tables and the indexes of its fields, in one transaction, if it is not there."""
+        kind = self._kind_for(dimension)
+        lock = lock_key(self.schema, "create", self.name)
+        yield [Statement("SELECT pg_advisory_xact_lock(%(lock)s)", {"lock": lock})]
+        if (yield from self._row()) is not None:
+            return
+        values = {
+            "name": self.name,
+            "dimension": dimension,
+            "vector_type": kind,
+            "embedder": json.dumps(_identity(embedder)),
+            "fields": json.dumps(self._declared),
+            "generation": 0,
+        }
+        columns = {name: sql_cast(bindparam(name), JSONB) for name in ("embedder", "fields")}
+        made = insert(self._catalog).values({**values, **columns}).returning(self._catalog.c.number)
+        statement = compiled(made)
+        ((row,),) = yield [Statement(statement.sql, {**statement.parameters, **values})]
+        passage = passage_table(self.schema, row[0])
+        vector = vector_table(self.schema, row[0], 0, kind, dimension)
+        yield [compiled(CreateTable(passage)), compiled(CreateTable(vector))]
+        for index in field_indexes(passage, self._declared, self.schema):
+            yield [Statement(statement_of(index, concurrently=False))]
+
+    def _kind_for(self, dimension: int) -> VectorType:
+        kind = self._kind or ("vector" if dimension <= _MAX_VECTOR else "halfvec")
+        if dimension > (_MAX_VECTOR if kind == "vector" else _MAX_HALFVEC):
+            raise InvalidInputError(
+                f"dimension {dimension}: pgvector indexes vector up to {_MAX_VECTOR} and halfvec up to {_MAX_HALFVEC}; "
+                "use a smaller embedding" + (", or ?vector_type=halfvec" if kind == "vector" else "")
+            )
+        return cast(VectorType, kind)
+
+    def undeclared(self) -> dict[str, str]:
+        """Fields that were declared at open and that the collection does not have, or has with another type."""
+        held = {} if self._state is None else self._state.fields
+        return {key: kind for key, kind in self._declared.items() if held.get(key) != kind} if self._state else {}
+
+    def declare(self) -> Work[None]:
+        """Write the declared fields to the catalog."""
+        fields = {**self.serving().fields, **self._declared}
+        values = update(self._catalog).where(self._catalog.c.name == self.name)
+        statement = compiled(values.values(fields=sql_cast(bindparam("held"), JSONB)))
+        yield [Statement(statement.sql, {**statement.parameters, "held": json.dumps(fields)})]
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def upsert(self, records: Sequence[Record], generation: int | None, within: Filter | None) -> Work[None]:
+        """Write records in one transaction: all of them or none."""
+        state = yield from self._writable()
+        check_generation(state.generation, generation)
+        stage = stage_table(state.kind)
+        yield [compiled(CreateTable(stage))]
+        yield CopyIn(f"COPY {stage.name} FROM STDIN (FORMAT BINARY)", copied_records(records, state.kind))
+        passage = state.passage
+        names = ["key", "id", "id_type", "text", "payload"]
+        rows = pg_insert(passage).from_select(names, select(*(stage.c[name] for name in names)).order_by(stage.c.key))
+        written = rows.on_conflict_do_update(
+            index_elements=[passage.c.key],
+            set_={name: rows.excluded[name] for name in names[1:]},
+            where=None if within is None else translate(within, Fields(passage.c.payload)),
+        )
+        vector = state.vector
+        fresh = pg_insert(vector).from_select(
+            ["key", "embedding"], select(stage.c.key, stage.c.embedding).order_by(stage.c.key)
+        )
+        changed = fresh.on_conflict_do_update(  # an equal vector is left alone, and its place in the index with it
+            index_elements=[vector.c.key],
+            set_={"embedding": fresh.excluded.embedding},
+            where=vector.c.embedding.is_distinct_from(fresh.excluded.embedding),
+        )
+        (keys,) = yield [compiled(written.returning(passage.c.key))]
+        if len(keys) < len(records):
+            held = {row[0] for row in keys}
+            taken = next(record.id for record in records if key_of(record.id) not in held)
+            raise InvalidInputError(f"id {taken!r} is taken outside this store's scope; choose another")
+        yield [compiled(changed)]
+
+    def update_payload(self, ids: Sequence[Id], payload: Payload, within: Filter | None) -> Work[None]:
+        """Merge keys into payloads; rows with vectors stay as they are."""
+        state = yield from self._writable()
+        passage = state.passage
+        wanted = [passage.c.key == func.any(bindparam("keys", type_=ARRAY(UUID)))]
+        if within is not None:
+            wanted.append(translate(within, Fields(passage.c.payload)))
+        merged = passage.c.payload.op("||")(sql_cast(bindparam("patch"), JSONB))
+        statement = compiled(update(passage).where(*wanted).values(payload=merged).returning(passage.c.key))
+        keys = [key_of(id_) for id_ in ids]
+        parameters = {**statement.parameters, "keys": keys, "patch": encode_payload(payload)}
+        (rows,) = yield [Statement(statement.sql, parameters)]
+        if within is not None and len(rows) < len(set(keys)):
+            held = {row[0] for row in rows}
+            missing = yield from self._existing(state, [key for key in keys if key not in held])
+            if missing:
+                taken = next(id_ for id_ in ids if key_of(id_) in missing)
+                raise InvalidInputError(f"id {taken!r} is taken outside this store's scope; choose another")
+
+    def _existing(self, state: State, keys: Sequence[Any]) -> Work[set[Any]]:
+        found = select(state.passage.c.key).where(state.passage.c.key == func.any(bindparam("keys", type_=ARRAY(UUID))))
+        statement = compiled(found)
+        (rows,) = yield [Statement(statement.sql, {**statement.parameters, "keys": list(keys)})]
+        return {row[0] for row in rows}
+
+    def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> Work[int]:
+        """Delete by ids, by filter, or by both; how many went."""
+        state = yield from self._writable()
+        passage, vector = state.passage, state.vector
+        gone = delete(passage).returning(passage.c.key)
+        parameters: dict[str, Any] = {}
+        if ids is not None:
+            gone = gone.where(passage.c.key == func.any(bindparam("keys", type_=ARRAY(UUID))))
+            parameters["keys"] = [key_of(id_) for id_ in ids]
+        if where is not None:
+            gone = gone.where(translate(where, state.layout.fields))
+        went = gone.cte("gone")
+        vectors = delete(vector).where(vector.c.key == went.c.key).returning(vector.c.key).cte("vectors")
+        statement = compiled(select(func.count()).select_from(went).add_cte(vectors))
+        ((row,),) = yield [Statement(statement.sql, {**statement.parameters, **parameters})]
+        return int(row[0])
+
+    def _writable(self) -> Work[State]:
+        """First in every transaction that writes: shut out a replacement, and see what there is."""
+        state = self.serving()
+        lock = lock_key(self.schema, "replace", state.number)
+        for patience in (0.02, 0.1, 0):  # a lock whose holder just died is gone in a moment
+            ((row,),) = yield [Statement("SELECT pg_try_advisory_xact_lock_shared(%(lock)s)", {"lock": lock})]
+            if row[0]:
+                break
+            yield [Statement("SELECT pg_sleep(%(seconds)s)", {"seconds": patience})]
+        else:
+            raise StorageError(_REPLACING)
+        state_now = yield from self.state()
+        if state_now is None:
+            raise StorageError("the collection was dropped meanwhile; open the store again")
+        return state_now
+
+    # --- replacing ----------------------------------------------------------------------------------------------------
+
+    def replacement_lock(self) -> int:
+        """The advisory lock that a replacement holds."""
+        return lock_key(self.schema, "replace", self.serving().number)
+
+    def next_vectors(self, dimension: int) -> Table:
+        """The table that a replacement fills."""
+        state = self.serving()
+        kind = self._kind_for(dimension) if self._kind is None else cast(VectorType, self._kind)
+        return vector_table(self.schema, state.number, state.generation + 1, kind, dimension)
+
+    def begin_vectors(self, table: Table) -> Work[None]:
+        """An empty table for new vectors; what an interrupted replacement left is dropped."""
+        yield [compiled(DropTable(table, if_exists=True)), compiled(CreateTable(table))]
+
+    def write_vectors(self, table: Table, records: Sequence[Record]) -> Work[None]:
+        """More vectors for the new table."""
+        kind = cast(Vector, table.c.embedding.type).kind
+        yield CopyIn(f"COPY {quoted(table)} FROM STDIN (FORMAT BINARY)", copied_vectors(records, kind))
+
+    def take_vectors(self, table: Table, dimension: int, embedder: EmbedderIdentity) -> Work[int]:
+        """Make the new table the collection's and drop the old one, in one transaction; the new generation."""
+        state = self.serving()
+        kind = cast(Vector, table.c.embedding.type).kind
+        c = self._catalog.c
+        switched = (
+            update(self._catalog)
+            .where(c.number == state.number, c.generation == state.generation)
+            .values(
+                generation=state.generation + 1,
+                dimension=dimension,
+                vector_type=kind,
+                embedder=sql_cast(bindparam("identity"), JSONB),
+            )
+            .returning(c.generation)
+        )
+        statement = compiled(switched)
+        identity = json.dumps(_identity(embedder))
+        (rows,) = yield [Statement(statement.sql, {**statement.parameters, "identity": identity})]
+        if not rows:
+            raise StorageError("the collection was dropped or re-embedded meanwhile; open the store again")
+        yield [compiled(DropTable(state.vector))]
+        return int(rows[0][0])
+
+    def drop_vectors(self, table: Table) -> Work[None]:
+        """Drop a table that was begun, unless it is live: whoever took it may not have heard that it worked."""
+        c = self._catalog.c
+        number = self.serving().number
+        (rows,) = yield [compiled(select(c.generation).where(c.number == number).with_for_update())]
+        if not rows or table.name != f"vector_{number}_{rows[0][0]}":
+            yield [compiled(DropTable(table, if_exists=True))]
+
+
+def _as_text(column: Any) -> Any:
+    return sql_cast(column, Text)
+
+
+def _identity(embedder: EmbedderIdentity) -> dict[str, Any]:
+    return {
+        "name": embedder.name,
+        "query_prefix": embedder.query_prefix,
+        "passage_prefix": embedder.passage_prefix,
+    }
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    id_, id_type, body, payload = row
+    return Record(from_id_columns(id_, id_type), with_nul(body), decode_payload(payload))

@@ -1,0 +1,188 @@
+"""Runs operations on connections: what is read may be tried again, what is written is written once or not at all.
+
+`Session` here and `AsyncSession` in async_session do the same, step by step; the operations know of neither.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_exponential,
+    wait_random,
+)
+
+from sift_store.deadline import Deadline
+from sift_store.errors import DeadlineError, StorageError
+from sift_store_pgvector.codec import VectorDumper, VectorParameter
+from sift_store_pgvector.connecting import Connections
+from sift_store_pgvector.failures import driver_errors, is_transient
+from sift_store_pgvector.work import CopyIn, Rows, Statement, Work
+
+__all__ = [
+    "FATE",
+    "FATE_TIMEOUT",
+    "RETRY",
+    "TIMEOUT",
+    "WRITE_TIMEOUT",
+    "XID",
+    "Session",
+    "binary_cursor",
+    "fate_unknown",
+    "merged",
+    "settings",
+]
+
+T = TypeVar("T")
+
+# Seconds for one call that was given no deadline.
+TIMEOUT = 30.0
+WRITE_TIMEOUT = 300.0
+# A server that restarts is back within these attempts, 3 to 6 seconds.
+_ATTEMPTS = 8
+RETRY: dict[str, Any] = {
+    "stop": stop_after_attempt(_ATTEMPTS),
+    "wait": wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05),
+    "retry": retry_if_exception(is_transient),
+    "reraise": True,
+}
+# How long the fate of a transaction is asked for whose commit was not answered.
+FATE_TIMEOUT = 10.0
+
+
+def settings(given: Mapping[str, str], deadline: Deadline) -> tuple[str, dict[str, str]]:
+    """One statement that sets configuration parameters until the transaction ends."""
+    wanted = {**given, "statement_timeout": str(max(int(deadline.left() * 1000), 1))}
+    calls = ", ".join(f"set_config('{name}', %({name.replace('.', '_')})s, true)" for name in wanted)
+    return f"SELECT {calls}", {name.replace(".", "_"): value for name, value in wanted.items()}
+
+
+def binary_cursor(connection: Any) -> Any:
+    """A cursor that fetches in binary and sends vectors. The connection may be the caller's: nothing is set on it."""
+    cursor = connection.cursor(binary=True)
+    cursor.adapters.register_dumper(VectorParameter, VectorDumper)
+    return cursor
+
+
+def merged(statements: Sequence[Statement]) -> dict[str, str]:
+    """The settings of all statements."""
+    return {name: value for statement in statements for name, value in statement.settings.items()}
+
+
+XID = "SELECT pg_current_xact_id_if_assigned()::text"
+FATE = "SELECT pg_xact_status(%s::xid8)"
+
+
+def fate_unknown(doing: str) -> StorageError:
+    """What to raise when nobody can say whether a transaction is in the database."""
+    return StorageError(
+        f"{doing}: the connection broke while the server was asked to commit, and it cannot be asked whether it did; "
+        "writing the same again is safe"
+    )
+
+
+class Session:
+    """Operations over sync connections."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def read(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline | None = None) -> T:
+        """Run an operation that only reads, each of its steps in a transaction of its own and one round trip.
+
+        Tried again, from the start, if the connection is lost. Raises what `driver_errors` says.
+        """
+        deadline = deadline or Deadline.after(TIMEOUT)
+        with driver_errors(doing, deadline):
+            for attempt in Retrying(**RETRY):
+                with attempt:
+                    deadline.check()
+                    return _run(make(), lambda step: self._ask(step, deadline))
+        raise AssertionError  # tenacity raises what the last attempt raised
+
+    def write(self, doing: str, make: Callable[[], Work[T]]) -> T:
+        """Run an operation in one transaction, once. Only a connection that is dead before it begins is replaced."""
+        deadline = Deadline.after(WRITE_TIMEOUT)
+        with driver_errors(doing, deadline):
+            for attempt in Retrying(**RETRY):
+                with attempt, self._connections.lend(deadline) as connection:
+                    _execute(connection, "BEGIN")
+                    return self._write_on(doing, connection, make, deadline)
+        raise AssertionError
+
+    def _write_on(self, doing: str, connection: Any, make: Callable[[], Work[T]], deadline: Deadline) -> T:
+        """Past this point nothing is tried again."""
+        with driver_errors(doing, deadline):
+            _execute(connection, *settings({}, deadline))
+            result = _run(make(), lambda step: _on(connection, step))
+            (transaction,) = _execute(connection, XID).fetchone()
+            try:
+                _execute(connection, "COMMIT")
+            except (psycopg.OperationalError, psycopg.InterfaceError, DeadlineError) as exc:
+                if not self._committed(doing, transaction):
+                    raise StorageError(f"{doing}: the connection broke and nothing was written; try again") from exc
+            return result
+
+    def _committed(self, doing: str, transaction: str | None) -> bool:
+        """Whether a transaction that did not answer is in the database."""
+        if transaction is None:
+            return True  # it wrote nothing
+        deadline = Deadline.after(FATE_TIMEOUT)
+        while deadline.left():
+            try:
+                with self._connections.lend(deadline) as connection:
+                    (fate,) = _execute(connection, FATE, (transaction,)).fetchone()
+            except psycopg.Error:
+                fate = "in progress"
+            if fate in ("committed", "aborted"):
+                return bool(fate == "committed")
+            time.sleep(0.1)
+        raise fate_unknown(doing)
+
+    def _ask(self, statements: Sequence[Statement], deadline: Deadline) -> list[Rows]:
+        with self._connections.lend(deadline) as connection, connection.pipeline():
+            _execute(connection, "BEGIN READ ONLY")
+            _execute(connection, *settings(merged(statements), deadline))
+            cursors = [binary_cursor(connection) for _ in statements]
+            for cursor, statement in zip(cursors, statements, strict=True):
+                cursor.execute(statement.sql, statement.parameters, prepare=False)
+            _execute(connection, "COMMIT")
+            return [cursor.fetchall() for cursor in cursors]
+
+    def close(self) -> None:
+        """Close the connections that are ours."""
+        self._connections.close()
+
+
+def _run(work: Work[T], do: Callable[[Any], Any]) -> T:
+    try:
+        step = next(work)
+        while True:
+            step = work.send(do(step))
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]  # a generator's return value
+
+
+def _execute(connection: Any, sql: str, parameters: Any = None) -> Any:
+    return connection.execute(sql, parameters, prepare=False)
+
+
+def _on(connection: Any, step: Sequence[Statement] | CopyIn) -> list[Rows]:
+    """One step inside a transaction that writes."""
+    if isinstance(step, CopyIn):
+        with binary_cursor(connection).copy(step.sql) as copy:
+            for block in step.blocks:
+                copy.write(block)
+        return []
+    found = []
+    for statement in step:
+        cursor = binary_cursor(connection)
+        cursor.execute(statement.sql, statement.parameters, prepare=False)
+        found.append(cursor.fetchall() if cursor.description else [])
+    return found
