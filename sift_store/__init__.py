@@ -3,6 +3,7 @@
 from sift_store.adapter import Finding
 from sift_store.async_store import AsyncSiftStore
 from sift_store.errors import (
+    DeadlineError,
     EmbedderError,
     FilterError,
     InvalidInputError,
@@ -10,6 +11,7 @@ from sift_store.errors import (
     MissingExtraError,
     NotFoundError,
     PartialWriteError,
+    ReadOnlyError,
     SiftStoreError,
     StorageError,
     StoreClosedError,
@@ -24,6 +26,7 @@ from sift_store.store import SiftStore, drop_collection, list_collections
 
 __all__ = [
     "AsyncSiftStore",
+    "DeadlineError",
     "EmbedderError",
     "Explanation",
     "FilterError",
@@ -36,6 +39,7 @@ __all__ = [
     "NotFoundError",
     "PartialWriteError",
     "Plan",
+    "ReadOnlyError",
     "Record",
     "Selection",
     "SiftStore",

@@ -44,7 +44,7 @@ def examine(collection: OwnCollection | AttachedCollection) -> Work[list[Finding
     index = "" if layout.index is None else f'"{table.schema}"."{layout.index.name}"'
     ((state,),) = yield [Statement(_STATE, {"index": index or None, "table": quoted(table)})]
     findings = [*_versions(collection.server), *_indexes(collection, found, statistics.count)]
-    if layout.index is not None and statistics.count > _CANDIDATES * 10:
+    if layout.index is not None and statistics.count > _MANY:
         findings.append((yield from _used(collection)))
     findings += _settings(state, statistics.count)
     if isinstance(collection, OwnCollection):
