@@ -12,6 +12,7 @@ import numpy.typing as npt
 from sift_store.adapter import Finding, Progress
 from sift_store.context import Steps
 from sift_store.embedding import EmbedderLike
+from sift_store.errors import LocationError
 from sift_store.location import parse_location
 from sift_store.plan import Method, Order
 from sift_store.records import Id, Payload, Record
@@ -31,7 +32,7 @@ from sift_store.writing import (
     update_steps,
 )
 
-__all__ = ["SiftStore", "drop_collection", "list_collections", "run"]
+__all__ = ["SiftStore", "drop_collection", "list_collections", "migrate_schema", "run"]
 
 T = TypeVar("T")
 
@@ -50,6 +51,20 @@ def drop_collection(location: str | os.PathLike[str]) -> bool:
     """
     where = parse_location(location)
     return store_module(where).drop_collection(where)
+
+
+def migrate_schema(location: str, revision: str = "head") -> tuple[str | None, str | None]:
+    """Bring the schema in a database to a revision: the one before and the one after, None for none.
+
+    Raises:
+        LocationError: this kind of store has no schema.
+    """
+    where = parse_location(location)
+    migrate = getattr(store_module(where), "migrate_schema", None)
+    if migrate is None:
+        raise LocationError(f"{where.scheme!r} has no schema to migrate; a postgresql:// URL wanted")
+    moved: tuple[str | None, str | None] = migrate(where, revision)
+    return moved
 
 
 class SiftStore(Shell):

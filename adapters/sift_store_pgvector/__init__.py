@@ -139,7 +139,7 @@ def drop_collection(location: Location) -> bool:
 
 def migrate_schema(location: Location, revision: str) -> tuple[str | None, str | None]:
     """Bring our schema to a revision ("head", "base" or a number): the one before and the one after."""
-    _check_options(location, frozenset({"schema"}), "a URL of the database alone")
+    _check_options(location, frozenset({"schema"}), "the URL of the database alone")
     return Maintenance(parameters_of(location, None), _schema(location)).migrate(revision)
 
 

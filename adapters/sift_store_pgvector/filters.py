@@ -43,7 +43,7 @@ from sift_store.errors import FilterError
 from sift_store.filters import And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
 from sift_store_pgvector.codec import without_nul
 
-__all__ = ["RANGE_FUNCTIONS", "Fields", "case_list", "moment_of", "translate"]
+__all__ = ["RANGE_FUNCTIONS", "Fields", "our_function", "translate"]
 
 # The functions of our schema that give the least and the largest value at a key, for the indexes on ranges.
 RANGE_FUNCTIONS = {
@@ -183,9 +183,9 @@ def _any_moment(
     value = payload
     for name in names:
         value = value.op("->", return_type=JSONB())(cast(without_nul(name), Text))
-    listed = case_list(value)
+    listed = _listed(value)
     element = func.jsonb_array_elements(listed, type_=JSONB).column_valued("element")
-    moment = moment_of(element)
+    moment = _moment_of(element)
     tests = [moment.op("=" if op == "==" else op, is_comparison=True)(_moment(bound)) for op, bound in bounds]
     return select(literal_column("1")).where(and_(*tests)).exists()
 
@@ -194,12 +194,12 @@ def _moment(value: datetime) -> ColumnElement[Any]:
     return cast(value.isoformat(), DateTime(timezone=True))
 
 
-def case_list(value: ColumnElement[Any]) -> ColumnElement[Any]:
+def _listed(value: ColumnElement[Any]) -> ColumnElement[Any]:
     """A list as it is, anything else as a list of one."""
     return case((func.jsonb_typeof(value) == "array", value), else_=func.jsonb_build_array(value, type_=JSONB))
 
 
-def moment_of(element: ColumnElement[Any]) -> ColumnElement[Any]:
+def _moment_of(element: ColumnElement[Any]) -> ColumnElement[Any]:
     """The moment that a jsonb string names, UTC if it names no zone; NULL for anything else."""
     text = element.op("#>>", return_type=Text())(cast("{}", ARRAY(Text)))
     real_day = func.jsonb_path_exists(
@@ -266,8 +266,7 @@ def _range_hints(
     if kind not in RANGE_FUNCTIONS or isinstance(bounds[0][1], datetime) != (kind == "datetime"):
         return []
     least, most = (
-        getattr(getattr(func, fields.schema), name)(payload, cast(list(names), ARRAY(Text)))
-        for name in RANGE_FUNCTIONS[kind]
+        our_function(fields.schema, name)(payload, cast(list(names), ARRAY(Text))) for name in RANGE_FUNCTIONS[kind]
     )
     return [
         (most if op[0] == ">" else least).op(op, is_comparison=True)(
@@ -275,3 +274,8 @@ def _range_hints(
         )
         for op, bound in bounds
     ]
+
+
+def our_function(schema: str, name: str) -> Any:
+    """A function of our schema. SQLAlchemy doubles percent signs in names of tables, but not of functions."""
+    return getattr(getattr(func, schema.replace("%", "%%")), name)

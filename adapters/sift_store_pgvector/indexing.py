@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
-from sqlalchemy import Index, Table, Text, cast, func
+from sqlalchemy import Index, Table, Text, cast
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.schema import CreateIndex, DropIndex
 
-from sift_store_pgvector.filters import RANGE_FUNCTIONS
+from sift_store_pgvector.filters import RANGE_FUNCTIONS, our_function
 from sift_store_pgvector.types import OPCLASSES
 from sift_store_pgvector.work import DIALECT
 
@@ -34,7 +34,7 @@ def field_indexes(passage: Table, fields: Mapping[str, str], schema: str) -> lis
         path = cast(key.split("."), ARRAY(Text))
         for function in RANGE_FUNCTIONS.get(kind, ()):
             name = f"{passage.name}_{function}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-            ranges.append(Index(name, getattr(getattr(func, schema), function)(passage.c.payload, path)))
+            ranges.append(Index(name, our_function(schema, function)(passage.c.payload, path)))
     return [gin, *ranges]
 
 

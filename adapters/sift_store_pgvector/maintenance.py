@@ -156,7 +156,7 @@ class Maintenance:
             (quoted(table), index.name),
         ).fetchone()
         if invalid:
-            connection.execute(drop_statement_of(index).encode())
+            connection.execute(drop_statement_of(index).replace("%%", "%").encode())
         build = statement_of(index, concurrently=True).replace("%%", "%").encode()
         try:
             connection.execute(build)

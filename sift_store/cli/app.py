@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sift_store.cli.ingest import OWN_KEY, Chunking, Document, Passage, documents
-from sift_store.cli.opening import check_exists, existing_store, exists
+from sift_store.cli.opening import check_exists, existing_store, exists, shown
 from sift_store.cli.quality import add_commands
 from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
@@ -25,7 +25,7 @@ from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
 from sift_store.filters import parse_datetime
 from sift_store.plan import DEFAULT_K, Method
 from sift_store.registry import EMBEDDERS, find
-from sift_store.store import SiftStore, drop_collection, list_collections
+from sift_store.store import SiftStore, drop_collection, list_collections, migrate_schema
 
 __all__ = ["main"]
 
@@ -135,7 +135,7 @@ def add(
         _print_json({"documents": len(read), "passages": len(found), "cut": cut, "removed": pruned, "stored": after})
     else:
         removed = f", {pruned} outdated removed" if pruned else ""
-        print(f"{len(read)} documents, {len(found)} passages{removed}; {store} holds {after}")
+        print(f"{len(read)} documents, {len(found)} passages{removed}; {shown(store)} holds {after}")
 
 
 @app.command()
@@ -230,9 +230,27 @@ def list_(store: StoreArgument, as_json: JsonOption = False) -> None:
 def drop(store: StoreArgument, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
     """Delete a collection with all it holds."""
     check_exists(store)
-    if not yes and not typer.confirm(f"Delete {store} with all it holds?"):
+    if not yes and not typer.confirm(f"Delete {shown(store)} with all it holds?"):
         raise typer.Exit(1)
     drop_collection(store)
+
+
+@app.command()
+def migrate(
+    database: Annotated[str, typer.Argument(help="A database, e.g. postgresql://user@host/name.")],
+    to: Annotated[str, typer.Option(help="head, base (drops all collections), or a revision.")] = "head",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before dropping.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the schema in a database to what this version works with, or to another revision."""
+    if to == "base" and not yes and not typer.confirm("Drop the schema with all collections in it?"):
+        raise typer.Exit(1)
+    with err.status("migrating"):
+        before, after = migrate_schema(database, to)
+    if as_json:
+        _print_json({"before": before, "after": after})
+    else:
+        print(f"schema: {before or 'nothing'} before, {after or 'nothing'} now")
 
 
 @app.command()
