@@ -169,8 +169,8 @@ class Adapter(Protocol):
 
     capabilities: Capabilities
 
-    def statistics(self) -> Statistics:
-        """The state now; cheap enough for every search."""
+    def statistics(self, *, deadline: Deadline | None = None) -> Statistics:
+        """The state now; cheap enough for every search. A server's may be some seconds old, but for our own writes."""
 
     def create(self, dimension: int, embedder: EmbedderIdentity) -> None:
         """Make the collection, if it is not there; another opener may have made it with another dimension."""

@@ -16,7 +16,7 @@ from sift_store.embedding import Embedding
 from sift_store.filters import Filter, matches
 from sift_store.records import Record
 
-__all__ = ["CandidatePool", "Context", "InUse", "Steps", "Vectors", "fetch_steps"]
+__all__ = ["CandidatePool", "Context", "InUse", "Steps", "Vectors", "fetch_steps", "fetched_keys"]
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Callable[[], Any], Any, T]
@@ -75,6 +75,14 @@ class CandidatePool:
         """The text of a fetched row; of one that was deleted meanwhile, something that is no copy of anything."""
         record = self.records[row]
         return f"\0{row}" if record is None else record.text
+
+
+def fetched_keys(context: Context, call: Callable[[], Any]) -> Sequence[Key] | None:
+    """The keys that a call of `fetch_steps` asks for; None for any other call."""
+    if isinstance(call, partial) and call.func == context.adapter.fetch:
+        keys: Sequence[Key] = call.args[0]
+        return keys
+    return None
 
 
 def fetch_steps(context: Context, wanted: Sequence[tuple[CandidatePool, Sequence[int]]]) -> Steps[None]:

@@ -57,7 +57,7 @@ class MemoryAdapter:
         self._generation = 0
         self._replacement: Callable[[], object | None] = lambda: None  # a weak reference: one that is lost is over
 
-    def statistics(self) -> Statistics:  # noqa: D102  # the seam says what each method does
+    def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: ARG002, D102  # the seam says what each method does
         records = self._open()
         return Statistics(
             len(records),

@@ -7,10 +7,10 @@ sent its result. Text -> embedder -> plan -> candidates with vectors -> select -
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +18,20 @@ import numpy.typing as npt
 from sift_store.adapter import CandidateQuery, Candidates, Key, Statistics, check_generation
 from sift_store.answering import make_hits, shown_rows
 from sift_store.choosing import choose_steps
-from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_steps
+from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_steps, fetched_keys
 from sift_store.deadline import Deadline
 from sift_store.embedding import check_embedder
 from sift_store.errors import EmbedderError, InvalidInputError
 from sift_store.filters import conjunction
 from sift_store.kernels import unit_rows
 from sift_store.plan import Method, Plan, Request, make_plan
-from sift_store.records import listed
+from sift_store.records import Record, listed
 from sift_store.results import Hits
 from sift_store.selection import query_shares, remaining_variance
 
 __all__ = ["Question", "compare_steps", "search_steps"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,7 @@ def search_steps(context: Context, questions: Sequence[Question], request: Reque
         return []
     clock = _Clock()
     context, pools, plan, statistics = yield from _pools(context, questions, request, clock)
-    choices = []
-    for pool in pools:
-        choices.append((yield from choose_steps(context, pool, request, plan)))
+    choices = yield from _together(context, [choose_steps(context, pool, request, plan) for pool in pools])
     clock.lap("select")
     yield from fetch_steps(
         context, [(pool, shown_rows(pool, choice)) for pool, choice in zip(pools, choices, strict=True)]
@@ -106,6 +106,32 @@ def compare_steps(
     return answers
 
 
+def _together(context: Context, parts: Sequence[Steps[T]]) -> Steps[list[T]]:
+    """Run the steps of several questions side by side; what they want fetched at the same time is fetched at once."""
+    results: dict[int, T] = {}
+    calls: dict[int, Callable[[], Any]] = {}
+
+    def go_on(place: int, result: Any) -> None:
+        try:
+            calls[place] = parts[place].send(result)
+        except StopIteration as done:
+            results[place] = done.value
+
+    for place in range(len(parts)):
+        go_on(place, None)
+    while calls:
+        waiting, calls = calls, {}
+        wanted = {place: keys for place, call in waiting.items() if (keys := fetched_keys(context, call)) is not None}
+        records: dict[Key, Record | None] = {}
+        if wanted:
+            keys = list(dict.fromkeys(key for some in wanted.values() for key in some))
+            found = yield partial(context.adapter.fetch, keys, deadline=context.deadline)
+            records = dict(zip(keys, found, strict=True))
+        for place, call in waiting.items():
+            go_on(place, [records[key] for key in wanted[place]] if place in wanted else (yield call))
+    return [results[place] for place in range(len(parts))]
+
+
 # --- phase one --------------------------------------------------------------------------------------------------------
 
 
@@ -117,7 +143,7 @@ def _pools(
     if request.method == "knn" and any(question.weights is not None for question in questions):
         raise InvalidInputError("weights: method 'knn' ranks by the best score and weighs nothing; leave them out")
     request = replace(request, where=conjunction(context.scope, request.where))
-    statistics: Statistics = yield context.adapter.statistics
+    statistics: Statistics = yield partial(context.adapter.statistics, deadline=context.deadline)
     generation = context.in_use.generation
     check_generation(statistics.generation, generation)
     check_embedder(statistics, context.embedding)  # again: another opener may have made the collection since

@@ -98,7 +98,7 @@ class EdgeAdapter:
         """Whether the whole content is being replaced."""
         return self._replacement() is not None
 
-    def statistics(self) -> Statistics:  # noqa: D102  # the seam says what each method does
+    def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: ARG002, D102  # the seam says what each method does
         with self._lock:
             if self._closed:
                 raise StoreClosedError("the store is closed; open it again")

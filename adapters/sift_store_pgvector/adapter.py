@@ -44,9 +44,10 @@ class PgAdapter:
         self.capabilities = collection.capabilities
         self._closed = False
 
-    def statistics(self) -> Statistics:  # noqa: D102  # the seam says what each method does
+    def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: D102  # the seam says what each method does
         self._check_open()
-        return self._collection.known_statistics() or self._read("reading the state", self._collection.statistics)
+        known = self._collection.known_statistics()
+        return known or self._read("reading the state", self._collection.statistics, deadline)
 
     def declare(self) -> None:
         """Build the indexes of fields that were declared at open and that an existing collection does not have."""

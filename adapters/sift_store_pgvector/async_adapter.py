@@ -45,11 +45,11 @@ class AsyncPgAdapter:
         self.capabilities = collection.capabilities
         self._closed = False
 
-    async def statistics(self) -> Statistics:  # noqa: D102  # the seam says what each method does
+    async def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: D102  # the seam says what each method does
         self._check_open()
         if (known := self._collection.known_statistics()) is not None:
             return known
-        return await self._read("reading the state", self._collection.statistics)
+        return await self._read("reading the state", self._collection.statistics, deadline)
 
     async def declare(self) -> None:
         """Build the indexes of fields that were declared at open and that an existing collection does not have."""

@@ -117,7 +117,11 @@ class OwnCollection:
 
     def _counts(self, state: State) -> Work[tuple[int, bool]]:
         some = select(text("1")).select_from(state.passage).limit(_COUNTED + 1).subquery()
-        estimate = "greatest(c.reltuples::bigint, pg_stat_get_live_tuples(c.oid))"
+        # As PostgreSQL's own planner: rows a page when last looked at, times the pages there are now.
+        estimate = (
+            "CASE WHEN c.reltuples < 0 THEN pg_stat_get_live_tuples(c.oid) ELSE (c.reltuples / greatest(c.relpages, 1) "
+            "* pg_relation_size(c.oid) / current_setting('block_size')::int)::bigint END"
+        )
         names = {"passage": quoted(state.passage), "vector": quoted(state.vector)}
         ((counted,),), ((estimated, building),) = yield [
             compiled(select(func.count()).select_from(some)),
