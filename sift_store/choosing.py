@@ -128,7 +128,11 @@ def _overlapping(context: Context, pool: CandidatePool, open_: Rows, choice: Cho
     Texts are fetched only of picks that are alike, then of all that are like a pick found to have overlaps.
     """
     vectors = cast(Vectors, pool.vectors)
-    found = yield from _texts_in_common(context, pool, like_picks(vectors, choice.rows, choice.spread))
+    alike = like_picks(vectors, choice.rows, choice.spread)
+    if alike:  # most likely the answer, and what it leaves out: fetched now, they need no fetch of their own
+        expected = [*choice.rows, *range(min(len(choice.rows), len(pool.keys)))]
+        yield from fetch_steps(context, [(pool, list(dict.fromkeys(expected)))])
+    found = yield from _texts_in_common(context, pool, alike)
     if not found:
         return {}
     leaders = [row for row in choice.rows if row in set(found.values())]

@@ -175,9 +175,17 @@ def near_copy_distance(similarities: npt.NDArray[np.floating], spread: float) ->
     found = np.flatnonzero((within >= _SHARE * size) & (within >= _PROMINENCE * (between + 1)))
     if not len(found):
         return _NEAREST * spread
-    typical = float(np.quantile(nearest[: within[found[0]]], _QUANTILE))
+    typical = _quantile(nearest[: within[found[0]]])
     wide = max(_COPY_TO_COPY * typical, min(2 * _COPY_TO_COPY * typical, _LITTLE * spread))
     return max(min(wide, _FURTHEST * spread, _FURTHEST_COSINE), _NEAREST * spread)
+
+
+def _quantile(rising: npt.NDArray[np.floating]) -> float:
+    """As `np.quantile`, of values in order, at a tenth of its cost."""
+    place = _QUANTILE * (len(rising) - 1)
+    below = int(place)
+    above = min(below + 1, len(rising) - 1)
+    return float(rising[below] + (rising[above] - rising[below]) * (place - below))
 
 
 def stand_ins(
@@ -192,7 +200,7 @@ def stand_ins(
         (K,) rows. Cost: O(K²), and O(K) for each that has another near.
     """
     close = similarities >= 1 - distance
-    near = np.flatnonzero(close.sum(axis=1) > 1)  # all others stand for themselves
+    near = np.flatnonzero(np.count_nonzero(close, axis=1) > 1)  # all others stand for themselves
     leader = np.arange(len(rank))
     open_ = np.ones(len(rank), dtype=bool)
     for row in near[np.argsort(rank[near])].tolist():

@@ -16,12 +16,14 @@ from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.session import (
     FATE,
     FATE_TIMEOUT,
+    READ_ONLY,
     RETRY,
     TIMEOUT,
     WRITE_TIMEOUT,
     XID,
     binary_cursor,
     fate_unknown,
+    is_brief,
     merged,
     settings,
 )
@@ -87,14 +89,17 @@ class AsyncSession:
         raise fate_unknown(doing)
 
     async def _ask(self, statements: Sequence[Statement], deadline: Deadline) -> list[Rows]:
-        async with self._connections.lend(deadline) as connection, connection.pipeline():
-            await _execute(connection, "BEGIN READ ONLY")
-            await _execute(connection, *settings(merged(statements), deadline))
-            cursors = [binary_cursor(connection) for _ in statements]
-            for cursor, statement in zip(cursors, statements, strict=True):
-                await cursor.execute(statement.sql, statement.parameters, prepare=False)
-            await _execute(connection, "COMMIT")
-            return [await cursor.fetchall() for cursor in cursors]
+        async with self._connections.lend(deadline) as connection:
+            if is_brief(statements, connection):
+                cursor = binary_cursor(connection)
+                await cursor.execute(statements[0].sql, statements[0].parameters, prepare=False)
+                return [await cursor.fetchall()]
+            async with connection.pipeline():
+                await _execute(connection, *settings({**READ_ONLY, **merged(statements)}, deadline))
+                cursors = [binary_cursor(connection) for _ in statements]
+                for cursor, statement in zip(cursors, statements, strict=True):
+                    await cursor.execute(statement.sql, statement.parameters, prepare=False)
+                return [await cursor.fetchall() for cursor in cursors]
 
     async def close(self) -> None:
         """Close the connections that are ours."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -17,8 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sift_store.deadline import Deadline
 from sift_store.errors import InvalidInputError, LocationError
 from sift_store.location import Location
+from sift_store_pgvector.codec import VectorDumper, VectorParameter
 
-__all__ = ["AsyncConnections", "Connections", "async_connections", "connections", "is_async_client", "parameters_of"]
+__all__ = [
+    "AsyncConnections",
+    "Connections",
+    "async_connections",
+    "connections",
+    "is_async_client",
+    "is_ours",
+    "parameters_of",
+]
 
 T = TypeVar("T")
 
@@ -35,9 +43,15 @@ class GuardedConnection(psycopg.Connection[Any]):
 
     deadline: Deadline | None = None
 
-    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """As psycopg's, until the deadline."""
-        return super().wait(_until(gen, self), *args, **options)
+        if self.deadline is None or timeout is not None:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, self.deadline.left() + _GRACE)
+        except psycopg.Error as exc:
+            _give_up(self, self.deadline, exc)
+            raise
 
 
 class GuardedAsyncConnection(psycopg.AsyncConnection[Any]):
@@ -45,24 +59,22 @@ class GuardedAsyncConnection(psycopg.AsyncConnection[Any]):
 
     deadline: Deadline | None = None
 
-    async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+    async def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """As psycopg's, until the deadline."""
-        return await super().wait(_until(gen, self), *args, **options)
+        if self.deadline is None or timeout is not None:
+            return await super().wait(gen, interval, timeout)
+        try:
+            return await super().wait(gen, interval, self.deadline.left() + _GRACE)
+        except psycopg.Error as exc:
+            _give_up(self, self.deadline, exc)
+            raise
 
 
-def _until(gen: Any, connection: GuardedConnection | GuardedAsyncConnection) -> Generator[Any, Any, Any]:
-    """Drive psycopg's generator; it is woken every now and then even if nothing arrives."""
-    try:
-        wanted = next(gen)
-        while True:
-            ready = yield wanted
-            deadline = connection.deadline
-            if not ready and deadline is not None and time.monotonic() > deadline.at + _GRACE:
-                connection.pgconn.finish()
-                raise deadline.error()
-            wanted = gen.send(ready)
-    except StopIteration as done:
-        return done.value
+def _give_up(connection: Any, deadline: Deadline, error: psycopg.Error) -> None:
+    """Drop a connection whose server did not even stop the statement in time."""
+    if error.sqlstate is None and not deadline.left():
+        connection.pgconn.finish()
+        raise deadline.error() from error
 
 
 class Connections(Protocol):
@@ -127,10 +139,28 @@ def _from_url(url: URL) -> dict[str, Any]:
     return {**{name: value for name, value in named.items() if value is not None}, **query}
 
 
+def _adapters() -> psycopg.adapt.AdaptersMap:
+    adapters = psycopg.adapt.AdaptersMap(psycopg.adapters)
+    adapters.register_dumper(VectorParameter, VectorDumper)
+    return adapters
+
+
+class _Context:
+    """What a connection of ours is made with: it knows how to send vectors."""
+
+    adapters = _adapters()
+    connection = None
+
+
+def is_ours(connection: Any) -> bool:
+    """Whether a connection is of a pool of our own."""
+    return isinstance(connection, GuardedConnection | GuardedAsyncConnection)
+
+
 def _pool_options(parameters: dict[str, Any]) -> dict[str, Any]:
     application = {"application_name": "sift-store", "connect_timeout": _CONNECT_TIMEOUT}
     return {
-        "kwargs": {**application, **parameters, "autocommit": True, "prepare_threshold": None},
+        "kwargs": {**application, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Context()},
         "min_size": 1,
         "max_size": _POOL_SIZE,
         "open": False,

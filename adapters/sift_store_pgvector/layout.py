@@ -185,7 +185,7 @@ class Layout:
             wanted = self.passage_key == func.any(bindparam("keys", type_=ARRAY(self.passage_key.type)))
             kept = compiled(self._records(vectors).where(wanted))
             self._compiled["fetch", vectors] = kept
-        (rows,) = yield [Statement(kept.sql, {**kept.parameters, "keys": list(keys)})]
+        (rows,) = yield [Statement(kept.sql, {**kept.parameters, "keys": list(keys)}, brief=True)]
         by_key = dict(self._read(rows, vectors))
         return [by_key.get(key) for key in keys]
 

@@ -74,9 +74,11 @@ class Maintenance:
             StorageError: the role may not.
         """
         with self.connected("looking for the schema") as connection:
-            name = sql.Identifier(self._schema, "alembic_version").as_string(connection)
-            (there,) = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (name,)).fetchone() or (False,)
-        if not there:
+            name = sql.Identifier(self._schema, "alembic_version")
+            found = "SELECT to_regclass(%s) IS NOT NULL"
+            (there,) = connection.execute(found, (name.as_string(connection),)).fetchone() or (False,)
+            there = there and connection.execute(sql.SQL("SELECT 1 FROM {}").format(name)).fetchone()
+        if not there:  # none, or one that was taken down to base
             self.migrate("head")
 
     def migrate(self, revision: str, *, wait: float = 60.0) -> tuple[str | None, str | None]:

@@ -21,13 +21,14 @@ from tenacity import (
 from sift_store.deadline import Deadline
 from sift_store.errors import DeadlineError, StorageError
 from sift_store_pgvector.codec import VectorDumper, VectorParameter
-from sift_store_pgvector.connecting import Connections
+from sift_store_pgvector.connecting import Connections, is_ours
 from sift_store_pgvector.failures import driver_errors, is_transient
 from sift_store_pgvector.work import CopyIn, Rows, Statement, Work
 
 __all__ = [
     "FATE",
     "FATE_TIMEOUT",
+    "READ_ONLY",
     "RETRY",
     "TIMEOUT",
     "WRITE_TIMEOUT",
@@ -35,6 +36,7 @@ __all__ = [
     "Session",
     "binary_cursor",
     "fate_unknown",
+    "is_brief",
     "merged",
     "settings",
 ]
@@ -64,10 +66,27 @@ def settings(given: Mapping[str, str], deadline: Deadline) -> tuple[str, dict[st
 
 
 def binary_cursor(connection: Any) -> Any:
-    """A cursor that fetches in binary and sends vectors. The connection may be the caller's: nothing is set on it."""
+    """A cursor that fetches in binary and sends vectors. Nothing is set on a connection of the caller's."""
     cursor = connection.cursor(binary=True)
-    cursor.adapters.register_dumper(VectorParameter, VectorDumper)
+    if not is_ours(connection):
+        cursor.adapters.register_dumper(VectorParameter, VectorDumper)
     return cursor
+
+
+def is_plain(statements: Sequence[Statement], connection: Any) -> bool:
+    """Whether there is one statement that sets nothing, over a connection that watches the deadline by itself.
+
+    Then it needs no transaction around it, and half the time.
+    """
+    return len(statements) == 1 and not statements[0].settings and is_ours(connection)
+
+
+def is_brief(statements: Sequence[Statement], connection: Any) -> bool:
+    """Whether there is one statement that cannot take long, over a connection that watches the deadline by itself.
+
+    Then it needs no transaction with a time limit around it, and half the time.
+    """
+    return len(statements) == 1 and statements[0].brief and is_ours(connection)
 
 
 def merged(statements: Sequence[Statement]) -> dict[str, str]:
@@ -75,6 +94,7 @@ def merged(statements: Sequence[Statement]) -> dict[str, str]:
     return {name: value for statement in statements for name, value in statement.settings.items()}
 
 
+READ_ONLY = {"transaction_read_only": "on"}
 XID = "SELECT pg_current_xact_id_if_assigned()::text"
 FATE = "SELECT pg_xact_status(%s::xid8)"
 
@@ -146,14 +166,18 @@ class Session:
         raise fate_unknown(doing)
 
     def _ask(self, statements: Sequence[Statement], deadline: Deadline) -> list[Rows]:
-        with self._connections.lend(deadline) as connection, connection.pipeline():
-            _execute(connection, "BEGIN READ ONLY")
-            _execute(connection, *settings(merged(statements), deadline))
-            cursors = [binary_cursor(connection) for _ in statements]
-            for cursor, statement in zip(cursors, statements, strict=True):
-                cursor.execute(statement.sql, statement.parameters, prepare=False)
-            _execute(connection, "COMMIT")
-            return [cursor.fetchall() for cursor in cursors]
+        with self._connections.lend(deadline) as connection:
+            if is_brief(statements, connection):
+                cursor = binary_cursor(connection)
+                cursor.execute(statements[0].sql, statements[0].parameters, prepare=False)
+                return [cursor.fetchall()]
+            with connection.pipeline():
+                # Statements of a pipeline up to its end are one transaction; "local" to it is what is set here.
+                _execute(connection, *settings({**READ_ONLY, **merged(statements)}, deadline))
+                cursors = [binary_cursor(connection) for _ in statements]
+                for cursor, statement in zip(cursors, statements, strict=True):
+                    cursor.execute(statement.sql, statement.parameters, prepare=False)
+                return [cursor.fetchall() for cursor in cursors]
 
     def close(self) -> None:
         """Close the connections that are ours."""

@@ -28,11 +28,13 @@ class Statement:
 
     Attributes:
         settings: configuration parameters for the transaction it runs in.
+        brief: it looks up a few keys; no need for a time limit on the server.
     """
 
     sql: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,6 +196,9 @@ def test_the_command_line(run: Run, postgres: Server, database: str) -> None:
     assert run("migrate", url, "--to", "nope")[0] == 2
     assert run("migrate", "memory://")[2].startswith("sift-store: 'memory' has no schema")
     assert run("migrate", url, "--to", "base", "--yes") == (0, f"schema: {HEAD} before, nothing now\n", "")
+    with SiftStore.open(url) as store:  # what is taken down comes up again with the first add
+        store.add(["x"], vectors=np.ones((1, 3)))
+        assert store.count() == 1
     code, _, err = run("search", f"{url}?collection=none", "anything")
     assert code == 2
     assert "no collection at postgresql://…?collection=none" in err
