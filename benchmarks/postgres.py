@@ -252,7 +252,8 @@ def growth(arguments: argparse.Namespace) -> None:
             with running.connect(database) as connection:
                 sizes = connection.execute(
                     "SELECT pg_total_relation_size('sift_store.vector_1_0') - "
-                    "pg_indexes_size('sift_store.vector_1_0'), pg_relation_size('sift_store.vector_1_0_hnsw'), pg_total_relation_size('sift_store.passage_1')"
+                    "pg_indexes_size('sift_store.vector_1_0'), pg_relation_size('sift_store.vector_1_0_hnsw'), "
+                    "pg_total_relation_size('sift_store.passage_1')"
                 ).fetchone() or (0, 0, 0)
             sql = OwnSql(running, database, "sift_store.vector_1_0", "<#>")
             calls = {"ids": sql.ids, "sift": lambda query, store=store: store.search(vector=query, k=K)}

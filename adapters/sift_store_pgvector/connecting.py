@@ -34,7 +34,7 @@ _POOL_SIZE = 10
 # A server that is asked to stop a statement gets this long to do so before the connection is dropped.
 _GRACE = 1.0
 # A pool is waited for so long before a connection is tried beside it, to learn why there is none.
-_PATIENCE = 5.0
+_PATIENCE = 2.0
 _CONNECT_TIMEOUT = 10
 
 

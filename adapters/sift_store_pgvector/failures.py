@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ __all__ = ["driver_errors", "is_transient"]
 
 # SQLSTATEs after which the same read may well succeed: the server stops, starts or has no room, a deadlock was broken.
 _TRANSIENT = {"57P01", "57P02", "57P03", "53300", "40001", "40P01"}
+# What a server says when it will not have a connection; the driver knows no SQLSTATE then.
+_NO_DATABASE = re.compile(r"database .* does not exist")
+_FINAL = ("does not exist", "authentication failed", "no pg_hba.conf entry", "permission denied", "is not permitted")
 _MENDS = {
     "28P01": "check the password (or PGPASSWORD)",
     "28000": "check the role, and what pg_hba.conf allows",
@@ -32,7 +36,9 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, psycopg.InterfaceError | psycopg.OperationalError):
         state = error.sqlstate
-        return state is None or state in _TRANSIENT or state.startswith("08")
+        if state is None:
+            return not any(said in str(error) for said in _FINAL)
+        return state in _TRANSIENT or state.startswith("08")
     return False
 
 
@@ -58,6 +64,8 @@ def driver_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None
         raise NotFoundError(f"{doing}: {_message(exc)}; create it first") from exc
     except psycopg.Error as exc:
         state = exc.sqlstate or ""
+        if _NO_DATABASE.search(_message(exc)):
+            raise NotFoundError(f"{doing}: {_message(exc)}; create it first") from exc
         mend = _MENDS.get(state) or ("try again, or see whether the server is up" if is_transient(exc) else "")
         raise StorageError(f"{doing}: {_message(exc)}{'; ' + mend if mend else ''}") from exc
 
