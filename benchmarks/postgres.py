@@ -41,8 +41,8 @@ from postgres_server import Server, packaged_server  # the server that the tests
 K = 10
 ROUNDS = 10
 DURABLE = ("fsync=on", "synchronous_commit=on", "full_page_writes=on")
-# What a server of that size is given; 64 MiB to sort in is PostgreSQL's own, and what optimize() raises for a build.
-SETTINGS = ("shared_buffers=4GB", "effective_cache_size=8GB", "max_wal_size=8GB", *DURABLE)
+# What a server of that size is given.
+SETTINGS = ("shared_buffers=4GB", "maintenance_work_mem=4GB", "effective_cache_size=8GB", "max_wal_size=8GB", *DURABLE)
 
 
 class NoEmbedder(Embeddings):

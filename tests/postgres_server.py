@@ -25,7 +25,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-IMAGE = "pgvector/pgvector:0.8.1-pg18"
+IMAGE = "pgvector/pgvector:pg18"
 _UNPRIVILEGED = ("nobody", "postgres", "daemon")
 
 

@@ -24,10 +24,11 @@ with needs_extra("pgvector"):
 
 from sift_store_pgvector.adapter import PgAdapter
 from sift_store_pgvector.async_adapter import AsyncPgAdapter
+from sift_store_pgvector.async_connecting import async_connections
 from sift_store_pgvector.async_session import AsyncSession
 from sift_store_pgvector.attached import attach
 from sift_store_pgvector.catalog import collection_names, drop
-from sift_store_pgvector.connecting import async_connections, connections, is_async_client, parameters_of
+from sift_store_pgvector.connecting import connections, is_async_client, parameters_of
 from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.maintenance import Maintenance
 from sift_store_pgvector.own import OwnCollection

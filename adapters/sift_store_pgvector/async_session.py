@@ -11,7 +11,7 @@ from tenacity import AsyncRetrying
 
 from sift_store.deadline import Deadline
 from sift_store.errors import DeadlineError, StorageError
-from sift_store_pgvector.connecting import AsyncConnections
+from sift_store_pgvector.async_connecting import AsyncConnections
 from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.session import (
     FATE,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import psycopg
@@ -19,13 +19,16 @@ from sift_store.location import Location
 from sift_store_pgvector.codec import VectorDumper, VectorParameter
 
 __all__ = [
-    "AsyncConnections",
+    "PATIENCE",
     "Connections",
-    "async_connections",
+    "GuardedAsyncConnection",
+    "GuardedConnection",
+    "check_driver",
     "connections",
     "is_async_client",
     "is_ours",
     "parameters_of",
+    "pool_options",
 ]
 
 T = TypeVar("T")
@@ -34,7 +37,7 @@ _POOL_SIZE = 10
 # A server that is asked to stop a statement gets this long to do so before the connection is dropped.
 _GRACE = 1.0
 # A pool is waited for so long before a connection is tried beside it, to learn why there is none.
-_PATIENCE = 2.0
+PATIENCE = 2.0
 _CONNECT_TIMEOUT = 10
 
 
@@ -84,16 +87,6 @@ class Connections(Protocol):
         """A context manager that gives a connection; a broken one is not lent again."""
 
     def close(self) -> None:
-        """Close what is ours."""
-
-
-class AsyncConnections(Protocol):
-    """The same for the async driver."""
-
-    def lend(self, deadline: Deadline | None) -> Any:
-        """An async context manager that gives a connection."""
-
-    async def close(self) -> None:
         """Close what is ours."""
 
 
@@ -157,7 +150,8 @@ def is_ours(connection: Any) -> bool:
     return isinstance(connection, GuardedConnection | GuardedAsyncConnection)
 
 
-def _pool_options(parameters: dict[str, Any]) -> dict[str, Any]:
+def pool_options(parameters: dict[str, Any]) -> dict[str, Any]:
+    """How a pool of ours is made."""
     application = {"application_name": "sift-store", "connect_timeout": _CONNECT_TIMEOUT}
     return {
         "kwargs": {**application, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Context()},
@@ -178,17 +172,18 @@ def connections(parameters: dict[str, Any], client: Any) -> Connections:
             f"client: {type(client).__name__} given to SiftStore, a sync engine or pool wanted; or use AsyncSiftStore"
         )
     if isinstance(client, Engine):
-        _check_driver(client.dialect.driver)
+        check_driver(client.dialect.driver)
         return _EngineConnections(client)
     if isinstance(client, ConnectionPool):
         return _PoolConnections(client, None)
-    pool = ConnectionPool(connection_class=GuardedConnection, **_pool_options(parameters))
+    pool = ConnectionPool(connection_class=GuardedConnection, **pool_options(parameters))
     GuardedConnection.connect(**pool.kwargs).close()  # type: ignore[arg-type]  # says why, where the pool would wait
     pool.open()
     return _PoolConnections(pool, parameters)
 
 
-def _check_driver(driver: str) -> None:
+def check_driver(driver: str) -> None:
+    """Refuse an engine over another driver than psycopg."""
     if driver not in ("psycopg", "psycopg_async"):
         raise InvalidInputError(
             f"client: an engine over {driver} given, over psycopg wanted; give the URL instead, or an engine of "
@@ -210,9 +205,9 @@ class _PoolConnections:
             self._pool.putconn(connection)
 
     def _get(self, deadline: Deadline | None) -> Any:
-        left = _PATIENCE if deadline is None else deadline.left()
+        left = PATIENCE if deadline is None else deadline.left()
         try:
-            return self._pool.getconn(timeout=min(left, _PATIENCE))
+            return self._pool.getconn(timeout=min(left, PATIENCE))
         except PoolTimeout:
             if self._ours is not None:
                 GuardedConnection.connect(**self._pool.kwargs).close()  # type: ignore[arg-type]  # raises the reason
@@ -265,93 +260,3 @@ def _prepared(connection: Any, deadline: Deadline | None) -> Iterator[Any]:
             connection.deadline = None
         if not before and not connection.closed:
             connection.autocommit = False
-
-
-# --- async ------------------------------------------------------------------------------------------------------------
-
-
-async def async_connections(parameters: dict[str, Any], client: Any) -> AsyncConnections:
-    """The async source for a client, or a pool of our own."""
-    if isinstance(client, AsyncEngine):
-        _check_driver(client.dialect.driver)
-        return _AsyncEngineConnections(client)
-    if isinstance(client, AsyncConnectionPool):
-        return _AsyncPoolConnections(client, None)
-    pool = AsyncConnectionPool(connection_class=GuardedAsyncConnection, **_pool_options(parameters))
-    await _try_async(pool)
-    await pool.open()
-    return _AsyncPoolConnections(pool, parameters)
-
-
-async def _try_async(pool: AsyncConnectionPool[Any]) -> None:
-    connection = await GuardedAsyncConnection.connect(**pool.kwargs)  # type: ignore[arg-type]  # a dict, as given
-    await connection.close()
-
-
-class _AsyncPoolConnections:
-    def __init__(self, pool: AsyncConnectionPool[Any], ours: dict[str, Any] | None) -> None:
-        self._pool, self._ours = pool, ours
-
-    @asynccontextmanager
-    async def lend(self, deadline: Deadline | None) -> AsyncIterator[Any]:
-        connection = await self._get(deadline)
-        try:
-            async with _prepared_async(connection, deadline) as ready:
-                yield ready
-        finally:
-            await self._pool.putconn(connection)
-
-    async def _get(self, deadline: Deadline | None) -> Any:
-        left = _PATIENCE if deadline is None else deadline.left()
-        try:
-            return await self._pool.getconn(timeout=min(left, _PATIENCE))
-        except PoolTimeout:
-            if self._ours is not None:
-                await _try_async(self._pool)
-            if deadline is None or not deadline.left():
-                raise
-            return await self._pool.getconn(timeout=deadline.left())
-
-    async def close(self) -> None:
-        if self._ours is not None:
-            await self._pool.close()
-
-
-class _AsyncEngineConnections:
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-
-    @asynccontextmanager
-    async def lend(self, deadline: Deadline | None) -> AsyncIterator[Any]:
-        async with self._engine.connect() as borrowed:
-            raw = (await borrowed.get_raw_connection()).driver_connection
-            try:
-                async with _prepared_async(raw, deadline) as ready:
-                    yield ready
-            except BaseException:
-                if getattr(raw, "broken", False):
-                    await borrowed.invalidate()
-                raise
-
-    async def close(self) -> None:
-        pass
-
-
-@asynccontextmanager
-async def _prepared_async(connection: Any, deadline: Deadline | None) -> AsyncIterator[Any]:
-    before = connection.autocommit
-    if not before:
-        await connection.set_autocommit(True)
-    if isinstance(connection, GuardedAsyncConnection):
-        connection.deadline = deadline
-    try:
-        yield connection
-    except BaseException:
-        if not connection.closed:
-            await connection.rollback()
-        raise
-    finally:
-        if isinstance(connection, GuardedAsyncConnection):
-            connection.deadline = None
-        if not before and not connection.closed:
-            await connection.set_autocommit(False)

@@ -16,7 +16,7 @@ from sift_store_pgvector.inspecting import Found, IndexInfo, inspect_relation
 from sift_store_pgvector.own import OwnCollection
 from sift_store_pgvector.server import Server
 from sift_store_pgvector.types import OPCLASSES
-from sift_store_pgvector.work import Statement, Work, quoted
+from sift_store_pgvector.work import Statement, Work, quoted, quoted_name
 
 __all__ = ["examine"]
 
@@ -41,8 +41,8 @@ def examine(collection: OwnCollection | AttachedCollection) -> Work[list[Finding
     table = cast(Table, layout.vectors)
     statistics = yield from collection.statistics()
     found = yield from inspect_relation(table.schema, table.name)
-    index = "" if layout.index is None else f'"{table.schema}"."{layout.index.name}"'
-    ((state,),) = yield [Statement(_STATE, {"index": index or None, "table": quoted(table)})]
+    index = None if layout.index is None else quoted_name(table.schema, layout.index.name)
+    ((state,),) = yield [Statement(_STATE, {"index": index, "table": quoted(table)})]
     findings = [*_versions(collection.server), *_indexes(collection, found, statistics.count)]
     if layout.index is not None and statistics.count > _MANY:
         findings.append((yield from _used(collection)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sift_store.errors import LocationError, NotFoundError
 from sift_store_pgvector.codec import VectorType
 from sift_store_pgvector.types import METRICS
-from sift_store_pgvector.work import Statement, Work
+from sift_store_pgvector.work import Statement, Work, quoted_name
 
 __all__ = ["ColumnInfo", "Found", "IndexInfo", "Roles", "find_roles", "inspect_relation", "relations_with_vectors"]
 
@@ -144,7 +144,7 @@ def inspect_relation(schema: str | None, table: str) -> Work[Found]:
     Raises:
         NotFoundError: there is none of that name.
     """
-    name = ".".join('"' + part.replace('"', '""') + '"' for part in (schema, table) if part is not None)
+    name = quoted_name(schema, table)
     asked = [Statement(sql, {"name": name}) for sql in (_RELATION, _COLUMNS, _KEY, _INDEXES, _INDEXED)]
     relation, columns, key, indexes, indexed = yield asked
     if not relation:

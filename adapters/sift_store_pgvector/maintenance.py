@@ -17,8 +17,8 @@ from sqlalchemy import Index, Table
 from sift_store.errors import StorageError
 from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.indexing import drop_statement_of, field_indexes, hnsw_index, statement_of
-from sift_store_pgvector.own import State
 from sift_store_pgvector.schema import lock_key
+from sift_store_pgvector.state import State
 from sift_store_pgvector.work import quoted
 
 __all__ = ["Held", "Maintenance"]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import Table, Text, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Table, bindparam, func, insert, select, text, update
 from sqlalchemy import cast as sql_cast
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
-from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import CreateTable, DropTable
 
 from sift_store.adapter import (
@@ -23,21 +21,18 @@ from sift_store.adapter import (
 from sift_store.errors import InvalidInputError, StorageError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
+from sift_store_pgvector import changing
 from sift_store_pgvector.codec import (
     VectorType,
-    decode_payload,
-    encode_payload,
-    from_id_columns,
     key_of,
-    with_nul,
 )
-from sift_store_pgvector.copying import copied_records, copied_vectors, stage_table
-from sift_store_pgvector.filters import Fields, translate
-from sift_store_pgvector.indexing import METRIC_OF, field_indexes, statement_of
-from sift_store_pgvector.layout import Layout, VectorIndex
+from sift_store_pgvector.copying import copied_vectors
+from sift_store_pgvector.indexing import field_indexes, statement_of
+from sift_store_pgvector.layout import Layout
 from sift_store_pgvector.schema import catalog_table, lock_key, passage_table, vector_table
 from sift_store_pgvector.server import Server
-from sift_store_pgvector.types import OPERATORS, Vector
+from sift_store_pgvector.state import State, as_text, dump_identity, make_state
+from sift_store_pgvector.types import Vector
 from sift_store_pgvector.work import CopyIn, Statement, Work, compiled, quoted
 
 __all__ = ["OwnCollection", "State"]
@@ -49,21 +44,6 @@ _COUNTED = 10_000
 # pgvector indexes a vector up to this dimension; beyond, half the precision.
 _MAX_VECTOR, _MAX_HALFVEC = 2000, 4000
 _REPLACING = "the collection is being re-embedded; write when that has ended"
-
-
-@dataclass(frozen=True)
-class State:
-    """A collection that exists: its row of the catalog, its tables, and how to search them."""
-
-    number: int
-    dimension: int
-    kind: VectorType
-    embedder: EmbedderIdentity
-    fields: Mapping[str, str]
-    generation: int
-    passage: Table
-    vector: Table
-    layout: Layout
 
 
 class OwnCollection:
@@ -157,8 +137,16 @@ class OwnCollection:
             known.fields,
             known.layout.index is not None,
         ):
-            self._state = self._made(
-                number, dimension, kind, EmbedderIdentity(**json.loads(embedder)), held, generation, indexed
+            self._state = make_state(
+                self.server,
+                self.schema,
+                number,
+                dimension,
+                kind,
+                EmbedderIdentity(**json.loads(embedder)),
+                held,
+                generation,
+                indexed,
             )
         return self._state
 
@@ -167,41 +155,9 @@ class OwnCollection:
         if not ready:
             return None
         c = self._catalog.c
-        columns = [c.number, c.dimension, c.vector_type, _as_text(c.embedder), _as_text(c.fields), c.generation]
+        columns = [c.number, c.dimension, c.vector_type, as_text(c.embedder), as_text(c.fields), c.generation]
         (rows,) = yield [compiled(select(*columns).where(c.name == self.name))]
         return rows[0] if rows else None
-
-    def _made(
-        self,
-        number: int,
-        dimension: int,
-        kind: VectorType,
-        embedder: EmbedderIdentity,
-        fields: Mapping[str, str],
-        generation: int,
-        indexed: bool,
-    ) -> State:
-        passage = passage_table(self.schema, number)
-        vector = vector_table(self.schema, number, generation, kind, dimension)
-        layout = Layout(
-            vectors=vector,
-            key=vector.c.key,
-            embedding=vector.c.embedding,
-            kind=kind,
-            dimension=dimension,
-            metric="cosine",
-            operator=OPERATORS[METRIC_OF[kind]],
-            passages=passage,
-            passage_key=passage.c.key,
-            columns=[passage.c.id, passage.c.id_type, passage.c.text, _as_text(passage.c.payload)],
-            record=_record,
-            fields=Fields(passage.c.payload, {}, fields, self.schema),
-            base=None,
-            index=VectorIndex(f"{vector.name}_hnsw", "hnsw") if indexed else None,
-            iterative=self.server.iterative,
-            unit=True,
-        )
-        return State(number, dimension, kind, embedder, fields, generation, passage, vector, layout)
 
     def serving(self) -> State:
         """The state of a collection that exists.
@@ -240,7 +196,7 @@ class OwnCollection:
             "name": self.name,
             "dimension": dimension,
             "vector_type": kind,
-            "embedder": json.dumps(_identity(embedder)),
+            "embedder": dump_identity(embedder),
             "fields": json.dumps(self._declared),
             "generation": 0,
         }
@@ -281,74 +237,17 @@ class OwnCollection:
         """Write records in one transaction: all of them or none."""
         state = yield from self._writable()
         check_generation(state.generation, generation)
-        stage = stage_table(state.kind)
-        yield [compiled(CreateTable(stage))]
-        yield CopyIn(f"COPY {stage.name} FROM STDIN (FORMAT BINARY)", copied_records(records, state.kind))
-        passage = state.passage
-        names = ["key", "id", "id_type", "text", "payload"]
-        rows = pg_insert(passage).from_select(names, select(*(stage.c[name] for name in names)).order_by(stage.c.key))
-        written = rows.on_conflict_do_update(
-            index_elements=[passage.c.key],
-            set_={name: rows.excluded[name] for name in names[1:]},
-            where=None if within is None else translate(within, Fields(passage.c.payload)),
-        )
-        vector = state.vector
-        fresh = pg_insert(vector).from_select(
-            ["key", "embedding"], select(stage.c.key, stage.c.embedding).order_by(stage.c.key)
-        )
-        changed = fresh.on_conflict_do_update(  # an equal vector is left alone, and its place in the index with it
-            index_elements=[vector.c.key],
-            set_={"embedding": fresh.excluded.embedding},
-            where=vector.c.embedding.is_distinct_from(fresh.excluded.embedding),
-        )
-        (keys,) = yield [compiled(written.returning(passage.c.key))]
-        if len(keys) < len(records):
-            held = {row[0] for row in keys}
-            taken = next(record.id for record in records if key_of(record.id) not in held)
-            raise InvalidInputError(f"id {taken!r} is taken outside this store's scope; choose another")
-        yield [compiled(changed)]
+        yield from changing.upsert(state, records, within)
 
     def update_payload(self, ids: Sequence[Id], payload: Payload, within: Filter | None) -> Work[None]:
         """Merge keys into payloads; rows with vectors stay as they are."""
         state = yield from self._writable()
-        passage = state.passage
-        wanted = [passage.c.key == func.any(bindparam("keys", type_=ARRAY(UUID)))]
-        if within is not None:
-            wanted.append(translate(within, Fields(passage.c.payload)))
-        merged = passage.c.payload.op("||")(sql_cast(bindparam("patch"), JSONB))
-        statement = compiled(update(passage).where(*wanted).values(payload=merged).returning(passage.c.key))
-        keys = [key_of(id_) for id_ in ids]
-        parameters = {**statement.parameters, "keys": keys, "patch": encode_payload(payload)}
-        (rows,) = yield [Statement(statement.sql, parameters)]
-        if within is not None and len(rows) < len(set(keys)):
-            held = {row[0] for row in rows}
-            missing = yield from self._existing(state, [key for key in keys if key not in held])
-            if missing:
-                taken = next(id_ for id_ in ids if key_of(id_) in missing)
-                raise InvalidInputError(f"id {taken!r} is taken outside this store's scope; choose another")
-
-    def _existing(self, state: State, keys: Sequence[Any]) -> Work[set[Any]]:
-        found = select(state.passage.c.key).where(state.passage.c.key == func.any(bindparam("keys", type_=ARRAY(UUID))))
-        statement = compiled(found)
-        (rows,) = yield [Statement(statement.sql, {**statement.parameters, "keys": list(keys)})]
-        return {row[0] for row in rows}
+        yield from changing.update_payload(state, ids, payload, within)
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> Work[int]:
         """Delete by ids, by filter, or by both; how many went."""
         state = yield from self._writable()
-        passage, vector = state.passage, state.vector
-        gone = delete(passage).returning(passage.c.key)
-        parameters: dict[str, Any] = {}
-        if ids is not None:
-            gone = gone.where(passage.c.key == func.any(bindparam("keys", type_=ARRAY(UUID))))
-            parameters["keys"] = [key_of(id_) for id_ in ids]
-        if where is not None:
-            gone = gone.where(translate(where, state.layout.fields))
-        went = gone.cte("gone")
-        vectors = delete(vector).where(vector.c.key == went.c.key).returning(vector.c.key).cte("vectors")
-        statement = compiled(select(func.count()).select_from(went).add_cte(vectors))
-        ((row,),) = yield [Statement(statement.sql, {**statement.parameters, **parameters})]
-        return int(row[0])
+        return (yield from changing.delete(state, ids, where))
 
     def _writable(self) -> Work[State]:
         """First in every transaction that writes: shut out a replacement, and see what there is."""
@@ -404,7 +303,7 @@ class OwnCollection:
             .returning(c.generation)
         )
         statement = compiled(switched)
-        identity = json.dumps(_identity(embedder))
+        identity = dump_identity(embedder)
         (rows,) = yield [Statement(statement.sql, {**statement.parameters, "identity": identity})]
         if not rows:
             raise StorageError("the collection was dropped or re-embedded meanwhile; open the store again")
@@ -418,20 +317,3 @@ class OwnCollection:
         (rows,) = yield [compiled(select(c.generation).where(c.number == number).with_for_update())]
         if not rows or table.name != f"vector_{number}_{rows[0][0]}":
             yield [compiled(DropTable(table, if_exists=True))]
-
-
-def _as_text(column: Any) -> Any:
-    return sql_cast(column, Text)
-
-
-def _identity(embedder: EmbedderIdentity) -> dict[str, Any]:
-    return {
-        "name": embedder.name,
-        "query_prefix": embedder.query_prefix,
-        "passage_prefix": embedder.passage_prefix,
-    }
-
-
-def _record(row: tuple[Any, ...]) -> Record:
-    id_, id_type, body, payload = row
-    return Record(from_id_columns(id_, id_type), with_nul(body), decode_payload(payload))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sift_store_migrations import HEAD
 
 from sift_store.errors import StorageError
-from sift_store_pgvector.work import Statement, Work
+from sift_store_pgvector.work import Statement, Work, quoted_name
 
 __all__ = ["Server"]
 
@@ -65,7 +65,7 @@ class Server:
         """
         if schema in self._ready:
             return True
-        version = f'"{schema.replace(chr(34), chr(34) * 2)}".alembic_version'
+        version = quoted_name(schema, "alembic_version")
         ((found,),) = yield [Statement("SELECT to_regclass(%(table)s) IS NOT NULL", {"table": version})]
         if not found[0]:
             return False

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-__all__ = ["DIALECT", "CopyIn", "Rows", "Statement", "Work", "compiled", "quoted"]
+__all__ = ["DIALECT", "CopyIn", "Rows", "Statement", "Work", "compiled", "quoted", "quoted_name"]
 
 T = TypeVar("T")
 Rows: TypeAlias = list[tuple[Any, ...]]
@@ -53,5 +53,9 @@ def compiled(statement: Any) -> Statement:
 
 def quoted(table: Table) -> str:
     """A table's qualified name for `regclass` and for SQL without parameters; elsewhere a percent sign is doubled."""
-    names = [table.name] if table.schema is None else [table.schema, table.name]
-    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
+    return quoted_name(table.schema, table.name)
+
+
+def quoted_name(*names: str | None) -> str:
+    """A qualified name, whatever is in its parts."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names if name is not None)

@@ -14,6 +14,7 @@ import pytest
 
 from sift_store import (
     AsyncSiftStore,
+    DeadlineError,
     EmbedderError,
     FilterError,
     Hits,
@@ -198,6 +199,8 @@ class SearchContract(Fixtures):
             {"query": "a", "where": {"x": {"$near": 3}}},
             {"query": "a", "min_score": "high"},
             {"query": "a", "min_score": float("nan")},
+            {"query": "a", "timeout": 0},
+            {"query": "a", "timeout": "soon"},
             {"query": "a", "k": 2**62},
             {"query": "a", "where": {"x": {"$gt": 10**400}}},
             {"query": "a", "where": {"x": 2**64}},
@@ -212,6 +215,14 @@ class SearchContract(Fixtures):
         store.add(["a"])
         with pytest.raises(InvalidInputError):
             store.search(**arguments)
+
+    def test_time_that_is_over_is_over(self, store: SiftStore) -> None:
+        store.add(JORDAN)
+        assert len(store.search("Jordan", timeout=30)) == 5
+        with pytest.raises(DeadlineError, match=r"the 1e-09 s given are over"):
+            store.search("Jordan", timeout=1e-9)
+        with pytest.raises(TimeoutError):
+            store.search_batch(["Jordan"], timeout=1e-9)
 
     def test_text_without_an_embedder_is_refused(self, location: str) -> None:
         with SiftStore.open(location) as store:
@@ -303,6 +314,18 @@ class SearchContract(Fixtures):
             with pytest.raises(InvalidInputError, match="fixed"):
                 ours.update_payload(mine, {"tenant": True})
             assert ours.count() == theirs.count() == 1
+
+    def test_scopes_that_look_alike_share_nothing_that_is_kept(self, store: SiftStore) -> None:
+        tenants: list[Any] = [True, 1, "1", "True", "tenant' OR true --"]
+        scopes = [store.scoped({"tenant": tenant}) for tenant in tenants]
+        ids = [scope.add(["the same words", f"and number {place}"])[0] for place, scope in enumerate(scopes)]
+        assert len(set(ids)) == len(ids)
+        for _ in range(2):  # again, from what is kept
+            for scope, mine in zip(scopes, ids, strict=True):
+                assert [hit.id for hit in scope.search("the same words", k=1)] == [mine]
+                assert scope.count() == 2
+                assert [record is None for record in scope.get(ids)] == [id_ != mine for id_ in ids]
+                assert len(scope.search_batch(["the same words", "number"], k=5)[1]) == 2
 
     def test_a_scope_tells_nothing_of_the_rest(self, store: SiftStore) -> None:
         store.add([f"text {i}" for i in range(1233)])

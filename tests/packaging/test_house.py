@@ -145,6 +145,7 @@ def test_the_bare_wheel_stores_and_searches_vectors(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
+        assert "sift_store_migrations/versions/0001_catalog.py" in archive.namelist()
     assert all(top.startswith("sift_store") for top in tops), tops
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
@@ -161,11 +162,16 @@ try:
     SiftStore.open("memory://", embedder="minilm")
 except MissingExtraError as error:
     print(error)
+try:
+    SiftStore.open("postgresql://localhost/x")
+except MissingExtraError as error:
+    print(error)
 """
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    hits, missing = done.stdout.splitlines()
+    hits, missing, no_driver = done.stdout.splitlines()
     assert hits.startswith("['x', ")
     assert "pip install 'sift-store[minilm]'" in missing
+    assert "pip install 'sift-store[pgvector]'" in no_driver
     shown = subprocess.run(
         [str(environment / "bin" / "sift-store"), "list", "bare.sift"],
         capture_output=True,
