@@ -82,6 +82,9 @@ class OwnSql:
     def ids(self, query: np.ndarray) -> list[Any]:
         return self._run(self._ids, query)
 
+    def vectors(self, query: np.ndarray) -> list[Any]:
+        return self._run(self._ids.replace("SELECT key", "SELECT key, embedding"), query)
+
     def texts(self, query: np.ndarray, passages: str) -> list[Any]:
         return self._run(self._texts.format(passages), query)
 
@@ -128,6 +131,7 @@ def search(arguments: argparse.Namespace) -> None:
             with SiftStore.attach(f"{url}?table=passages") as attached:
                 methods: dict[str, Callable[[np.ndarray], Any]] = {
                     f"own SQL, {DEFAULT_CANDIDATES} ids": sql.ids,
+                    f"own SQL, {DEFAULT_CANDIDATES} ids with vectors": sql.vectors,
                     f"own SQL, {DEFAULT_CANDIDATES} ids, text protocol": sql.text_protocol,
                     f"own SQL, nearest {K} with text": lambda query: sql.texts(query, "sift_store.passage_1"),
                     f"own SQL, {DEFAULT_CANDIDATES} ids of LangChain's table": theirs.ids,
