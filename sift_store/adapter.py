@@ -167,7 +167,9 @@ class Adapter(Protocol):
     an adapter that `open_async_store` gave (see `StoreModule`) are coroutine functions of the same names and arguments.
     """
 
-    capabilities: Capabilities
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it declares of itself."""
 
     def statistics(self, *, deadline: Deadline | None = None) -> Statistics:
         """The state now; cheap enough for every search. A server's may be some seconds old, but for our own writes."""

@@ -12,6 +12,7 @@ from sqlalchemy import Table
 from sift_store.adapter import (
     CandidateQuery,
     Candidates,
+    Capabilities,
     EmbedderIdentity,
     Finding,
     Key,
@@ -41,8 +42,11 @@ class PgAdapter:
         self, session: Session, collection: OwnCollection | AttachedCollection, maintenance: Maintenance
     ) -> None:
         self._session, self._collection, self._maintenance = session, collection, maintenance
-        self.capabilities = collection.capabilities
         self._closed = False
+
+    @property
+    def capabilities(self) -> Capabilities:  # noqa: D102  # the seam says what each method does
+        return self._collection.capabilities
 
     def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: D102  # the seam says what each method does
         self._check_open()

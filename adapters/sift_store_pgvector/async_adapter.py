@@ -13,6 +13,7 @@ from sqlalchemy import Table
 from sift_store.adapter import (
     CandidateQuery,
     Candidates,
+    Capabilities,
     EmbedderIdentity,
     Finding,
     Key,
@@ -42,8 +43,11 @@ class AsyncPgAdapter:
         self, session: AsyncSession, collection: OwnCollection | AttachedCollection, maintenance: Maintenance
     ) -> None:
         self._session, self._collection, self._maintenance = session, collection, maintenance
-        self.capabilities = collection.capabilities
         self._closed = False
+
+    @property
+    def capabilities(self) -> Capabilities:  # noqa: D102  # the seam says what each method does
+        return self._collection.capabilities
 
     async def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: D102  # the seam says what each method does
         self._check_open()

@@ -18,7 +18,6 @@ from sift_store_pgvector.session import (
     FATE_TIMEOUT,
     READ_ONLY,
     RETRY,
-    TIMEOUT,
     WRITE_TIMEOUT,
     XID,
     binary_cursor,
@@ -27,7 +26,7 @@ from sift_store_pgvector.session import (
     merged,
     settings,
 )
-from sift_store_pgvector.work import CopyIn, Rows, Statement, Work
+from sift_store_pgvector.work import TIMEOUT, CopyIn, Rows, Statement, Work
 
 __all__ = ["AsyncSession"]
 

@@ -48,7 +48,7 @@ from sift_store_pgvector.inspecting import (
 from sift_store_pgvector.layout import Layout, Metric, VectorIndex
 from sift_store_pgvector.server import Server
 from sift_store_pgvector.types import OPERATORS, Vector
-from sift_store_pgvector.work import Statement, Work, compiled, quoted
+from sift_store_pgvector.work import TIMEOUT, Statement, Work, compiled, quoted
 
 __all__ = ["AttachedCollection", "attach"]
 
@@ -95,7 +95,7 @@ class AttachedCollection:
             persistent=True,
             native_filter="a SQLAlchemy condition on the table's columns",
             writable=False,
-            timeout=30.0,
+            timeout=TIMEOUT,
             score_error=2e-3 if layout.kind == "halfvec" else 1e-5,
         )
 

@@ -12,20 +12,12 @@ from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import CreateTable, DropTable
 
-from sift_store.adapter import (
-    Capabilities,
-    EmbedderIdentity,
-    Statistics,
-    check_generation,
-)
+from sift_store.adapter import Capabilities, EmbedderIdentity, Statistics, check_generation
 from sift_store.errors import InvalidInputError, StorageError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
 from sift_store_pgvector import changing
-from sift_store_pgvector.codec import (
-    VectorType,
-    key_of,
-)
+from sift_store_pgvector.codec import VectorType, key_of
 from sift_store_pgvector.copying import copied_vectors
 from sift_store_pgvector.indexing import field_indexes, statement_of
 from sift_store_pgvector.layout import Layout
@@ -33,9 +25,9 @@ from sift_store_pgvector.schema import catalog_table, lock_key, passage_table, v
 from sift_store_pgvector.server import Server
 from sift_store_pgvector.state import State, as_text, dump_identity, make_state
 from sift_store_pgvector.types import Vector
-from sift_store_pgvector.work import CopyIn, Statement, Work, compiled, quoted
+from sift_store_pgvector.work import TIMEOUT, CopyIn, Statement, Work, compiled, quoted
 
-__all__ = ["OwnCollection", "State"]
+__all__ = ["OwnCollection"]
 
 # How long what another process may change is taken for granted. What this process changes it sees at once.
 _FRESH = 5.0
@@ -55,13 +47,18 @@ class OwnCollection:
         self._catalog = catalog_table(schema)
         self._state: State | None = None
         self._statistics: tuple[float, Statistics] | None = None
-        halved = kind == "halfvec"
-        self.capabilities = Capabilities(
-            engine=server.engine,
+        self._changes = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As of now: the precision is that of an existing collection, else the one asked for."""
+        kind = self._kind if self._state is None else self._state.kind
+        return Capabilities(
+            engine=self.server.engine,
             persistent=True,
             native_filter="a SQLAlchemy condition on payload",
-            timeout=30.0,
-            score_error=2e-3 if halved else 1e-5,
+            timeout=TIMEOUT,
+            score_error=2e-3 if kind == "halfvec" else 1e-5,
         )
 
     # --- state --------------------------------------------------------------------------------------------------------
@@ -73,10 +70,12 @@ class OwnCollection:
 
     def forget(self) -> None:
         """Read the state anew at the next call: something was changed, or failed."""
+        self._changes += 1
         self._statistics = None
 
     def statistics(self) -> Work[Statistics]:
         """The state as the server has it."""
+        changes = self._changes
         state = yield from self.state()
         if state is None:
             statistics = Statistics(0, 0, None, "cosine", self._declared, None)
@@ -92,7 +91,8 @@ class OwnCollection:
                 building=building,
                 generation=state.generation,
             )
-        self._statistics = (time.monotonic(), statistics)
+        if changes == self._changes:  # else another thread has written since, and this is old already
+            self._statistics = (time.monotonic(), statistics)
         return statistics
 
     def _counts(self, state: State) -> Work[tuple[int, bool]]:

@@ -24,14 +24,13 @@ from sift_store.errors import DeadlineError, StorageError
 from sift_store_pgvector.codec import VectorDumper, VectorParameter
 from sift_store_pgvector.connecting import Connections, is_ours
 from sift_store_pgvector.failures import driver_errors, is_transient
-from sift_store_pgvector.work import CopyIn, Rows, Statement, Work
+from sift_store_pgvector.work import TIMEOUT, CopyIn, Rows, Statement, Work
 
 __all__ = [
     "FATE",
     "FATE_TIMEOUT",
     "READ_ONLY",
     "RETRY",
-    "TIMEOUT",
     "WRITE_TIMEOUT",
     "XID",
     "Session",
@@ -44,8 +43,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Seconds for one call that was given no deadline.
-TIMEOUT = 30.0
+# Seconds for one transaction that writes.
 WRITE_TIMEOUT = 300.0
 # A server that restarts is back within these.
 _ATTEMPTS, _SECONDS = 8, 6.0

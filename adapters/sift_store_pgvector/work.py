@@ -13,11 +13,14 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Table
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-__all__ = ["DIALECT", "CopyIn", "Rows", "Statement", "Work", "compiled", "quoted", "quoted_name"]
+__all__ = ["DIALECT", "TIMEOUT", "CopyIn", "Rows", "Statement", "Work", "compiled", "quoted", "quoted_name"]
 
 T = TypeVar("T")
 Rows: TypeAlias = list[tuple[Any, ...]]
 Work: TypeAlias = Generator["Sequence[Statement] | CopyIn", Any, T]
+
+# Seconds for one search or other read that was given no deadline.
+TIMEOUT = 30.0
 
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]  # SQLAlchemy's own
 

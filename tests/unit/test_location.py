@@ -48,3 +48,11 @@ def test_no_secret_is_shown() -> None:
 def test_what_names_no_store_is_refused(bad: object) -> None:
     with pytest.raises(LocationError):
         parse_location(bad)  # type: ignore[arg-type]
+
+
+def test_a_driver_in_the_scheme_is_not_part_of_its_name() -> None:
+    location = parse_location("postgresql+asyncpg://user:secret@host/db?sslmode=require&table=docs&metric=dot")
+    assert location.scheme == "postgresql"
+    assert location.options == {"table": "docs", "metric": "dot"}
+    assert location.address.endswith("@host/db?sslmode=require")
+    assert "secret" not in repr(location)
