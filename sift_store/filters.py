@@ -118,7 +118,7 @@ EXACT = 2**53
 _INFINITE = (math.inf, -math.inf)
 _MAX_DEPTH = 64
 # What every engine reads as a date: 2020-01-31, with a time and a zone or not.
-_ISO = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?")
+_ISO = re.compile(r"(?!0000)\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-](0\d|1[0-5]):[0-5]\d)?)?")
 _KNOWN = "$eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not"
 
 
@@ -247,10 +247,16 @@ def _bound(key: str, name: str, value: Any) -> float | datetime:
 
 
 def _plain(value: Any) -> Any:
-    """A numpy scalar as Python's own."""
-    return (
-        value.item() if hasattr(value, "dtype") and hasattr(value, "item") and not hasattr(value, "__len__") else value
-    )
+    """A numpy scalar, and a member of an enumeration of numbers or texts, as Python's own."""
+    if hasattr(value, "dtype") and hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def storable(text: str) -> bool:

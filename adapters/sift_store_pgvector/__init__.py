@@ -61,6 +61,8 @@ def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = 
     try:
         server = Server()
         session.read("looking at the server", server.look)
+        session.vector_oids = server.vector_oids
+        parameters = parameters or session.parameters()
         own, maintenance = _own(server, location, indexed), Maintenance(parameters, _schema(location))
         adapter = PgAdapter(session, own, maintenance)
         adapter.declare()
@@ -79,6 +81,8 @@ async def open_async_store(location: Location, *, indexed: Mapping[str, str], cl
     try:
         server = Server()
         await session.read("looking at the server", server.look)
+        session.vector_oids = server.vector_oids
+        parameters = parameters or await session.parameters()
         own, maintenance = _own(server, location, indexed), Maintenance(parameters, _schema(location))
         adapter = AsyncPgAdapter(session, own, maintenance)
         await adapter.declare()
@@ -97,6 +101,8 @@ def attach_store(location: Location, *, client: Any = None) -> Adapter:
     try:
         server = Server()
         session.read("looking at the server", server.look)
+        session.vector_oids = server.vector_oids
+        parameters = parameters or session.parameters()
         found = session.read("looking at the table", lambda: attach(server, location.options))
     except BaseException:
         session.close()
@@ -113,6 +119,8 @@ async def attach_async_store(location: Location, *, client: Any = None) -> Async
     try:
         server = Server()
         await session.read("looking at the server", server.look)
+        session.vector_oids = server.vector_oids
+        parameters = parameters or await session.parameters()
         found = await session.read("looking at the table", lambda: attach(server, location.options))
     except BaseException:
         await session.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from sift_store.adapter import (
     Statistics,
 )
 from sift_store.deadline import Deadline
-from sift_store.errors import ReadOnlyError, StoreClosedError
+from sift_store.errors import ReadOnlyError, StorageError, StoreClosedError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
 from sift_store_pgvector.attached import AttachedCollection
@@ -104,7 +105,15 @@ class PgAdapter:
     def replace(self, embedder: EmbedderIdentity) -> Replacement:  # noqa: D102
         own = owned(self._collection)
         self._check_open()
+        before = own.serving()
         held = self._maintenance.hold(own.replacement_lock())
+        try:
+            own.forget()
+            self.statistics()
+            own.check_same(before)  # while the lock was waited for, somebody else may have re-embedded
+        except BaseException:
+            held.drop()
+            raise
         return _PgReplacement(self, own, embedder, held)
 
     def optimize(self, *, wait: bool) -> None:  # noqa: D102
@@ -172,16 +181,18 @@ class _PgReplacement:
     def commit(self) -> int:
         if self._begun is not None:
             table, dimension = self._begun
-            take = partial(self._own.take_vectors, table, dimension, self._embedder)
+            take = partial(self._own.take_vectors, table, dimension, self._embedder, self._held.holder)
             self._adapter._write("changing over", take)
             self._begun = None
+            with contextlib.suppress(StorageError):  # a long reader is in the way: the next re-embedding drops them
+                self._adapter._write("dropping the old vectors", self._own.drop_others)
         self._end()
         return self._adapter.statistics().generation
 
     def abandon(self) -> None:
         try:
             if self._begun is not None and not self._adapter._closed:
-                self._adapter._write("dropping a table", partial(self._own.drop_vectors, self._begun[0]))
+                self._adapter._write("dropping a table", self._own.drop_others)
         finally:
             self._end()
 

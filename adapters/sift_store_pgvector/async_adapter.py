@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -20,7 +21,7 @@ from sift_store.adapter import (
     Statistics,
 )
 from sift_store.deadline import Deadline
-from sift_store.errors import StoreClosedError
+from sift_store.errors import StorageError, StoreClosedError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
 from sift_store_pgvector.adapter import owned
@@ -106,18 +107,32 @@ class AsyncPgAdapter:
     async def replace(self, embedder: EmbedderIdentity) -> _AsyncPgReplacement:  # noqa: D102
         own = owned(self._collection)
         self._check_open()
+        before = own.serving()
         holding = asyncio.ensure_future(asyncio.to_thread(self._maintenance.hold, own.replacement_lock()))
         try:
             held = await asyncio.shield(holding)
         except asyncio.CancelledError:  # the thread goes on and takes the lock, for nobody
             holding.add_done_callback(_drop)
             raise
+        try:
+            own.forget()
+            await self.statistics()
+            own.check_same(before)
+        except BaseException:
+            held.drop()
+            raise
         return _AsyncPgReplacement(self, own, embedder, held)
 
     async def optimize(self, *, wait: bool) -> None:  # noqa: D102
         own = owned(self._collection)
         if (await self.statistics()).dimension is not None:
-            await asyncio.to_thread(self._maintenance.optimize, own.serving(), wait=wait)
+            building = asyncio.ensure_future(asyncio.to_thread(self._maintenance.optimize, own.serving(), wait=wait))
+            try:
+                await asyncio.shield(building)
+            except asyncio.CancelledError:  # the thread would go on
+                await asyncio.to_thread(self._maintenance.close)
+                await asyncio.wait([building])
+                raise
             self._collection.forget()
 
     async def doctor(self) -> Iterable[Finding]:  # noqa: D102
@@ -168,16 +183,18 @@ class _AsyncPgReplacement:
     async def commit(self) -> int:
         if self._begun is not None:
             table, dimension = self._begun
-            take = partial(self._own.take_vectors, table, dimension, self._embedder)
+            take = partial(self._own.take_vectors, table, dimension, self._embedder, self._held.holder)
             await self._adapter._write("changing over", take)
             self._begun = None
+            with contextlib.suppress(StorageError):  # a long reader is in the way: the next re-embedding drops them
+                await self._adapter._write("dropping the old vectors", self._own.drop_others)
         await self._end()
         return (await self._adapter.statistics()).generation
 
     async def abandon(self) -> None:
         try:
             if self._begun is not None and not self._adapter._closed:
-                await self._adapter._write("dropping a table", partial(self._own.drop_vectors, self._begun[0]))
+                await self._adapter._write("dropping a table", self._own.drop_others)
         finally:
             await self._end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -54,7 +55,7 @@ class _AsyncPoolConnections:
             async with _prepared_async(connection, deadline) as ready:
                 yield ready
         finally:
-            await self._pool.putconn(connection)
+            await asyncio.shield(self._pool.putconn(connection))  # cancelled on its way back, it would be lost
 
     async def _get(self, deadline: Deadline | None) -> Any:
         left = PATIENCE if deadline is None else deadline.left()

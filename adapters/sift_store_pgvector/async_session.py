@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.rows import tuple_row
 from tenacity import AsyncRetrying
 
 from sift_store.deadline import Deadline
 from sift_store.errors import DeadlineError, StorageError
 from sift_store_pgvector.async_connecting import AsyncConnections
+from sift_store_pgvector.connecting import same_place
 from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.session import (
     FATE,
@@ -38,6 +40,13 @@ class AsyncSession:
 
     def __init__(self, connections: AsyncConnections) -> None:
         self._connections = connections
+        self.vector_oids: Sequence[int] = ()
+
+    async def parameters(self) -> dict[str, Any]:
+        """As `Session.parameters`."""
+        with driver_errors("connecting"):
+            async with self._connections.lend(Deadline.after(TIMEOUT)) as connection:
+                return same_place(connection)
 
     async def read(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline | None = None) -> T:
         """As `Session.read`."""
@@ -90,12 +99,12 @@ class AsyncSession:
     async def _ask(self, statements: Sequence[Statement], deadline: Deadline) -> list[Rows]:
         async with self._connections.lend(deadline) as connection:
             if is_brief(statements, connection):
-                cursor = binary_cursor(connection)
+                cursor = binary_cursor(connection, self.vector_oids)
                 await cursor.execute(statements[0].sql, statements[0].parameters, prepare=False)
                 return [await cursor.fetchall()]
             async with connection.pipeline():
                 await _execute(connection, *settings({**READ_ONLY, **merged(statements)}, deadline))
-                cursors = [binary_cursor(connection) for _ in statements]
+                cursors = [binary_cursor(connection, self.vector_oids) for _ in statements]
                 for cursor, statement in zip(cursors, statements, strict=True):
                     await cursor.execute(statement.sql, statement.parameters, prepare=False)
                 return [await cursor.fetchall() for cursor in cursors]
@@ -115,7 +124,7 @@ async def _run(work: Work[T], do: Callable[[Any], Awaitable[Any]]) -> T:
 
 
 async def _execute(connection: Any, sql: str, parameters: Any = None) -> Any:
-    return await connection.execute(sql, parameters, prepare=False)
+    return await connection.cursor(row_factory=tuple_row).execute(sql, parameters, prepare=False)
 
 
 async def _on(connection: Any, step: Sequence[Statement] | CopyIn) -> list[Rows]:

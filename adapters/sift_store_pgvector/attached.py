@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     ColumnElement,
     DateTime,
-    Float,
     Integer,
     MetaData,
     Numeric,
@@ -61,11 +61,10 @@ _PER_OBJECT = 40
 _TYPES: Mapping[str, TypeEngine[Any]] = {
     "text": Text(),
     "varchar": Text(),
-    "int2": Integer(),
-    "int4": Integer(),
-    "int8": Integer(),
+    "int2": BigInteger(),
+    "int4": BigInteger(),
+    "int8": BigInteger(),
     "numeric": Numeric(),
-    "float8": Float(),
     "bool": Boolean(),
     "timestamptz": DateTime(timezone=True),
     "uuid": UUID(),
@@ -73,7 +72,6 @@ _TYPES: Mapping[str, TypeEngine[Any]] = {
     "json": JSON(),
 }
 _KINDS = {"text": "keyword", "varchar": "keyword", "bool": "bool", "timestamptz": "datetime", "numeric": "float"} | {
-    "float8": "float",
     "int2": "integer",
     "int4": "integer",
     "int8": "integer",
@@ -137,11 +135,11 @@ class AttachedCollection:
         """Records by id, in order; an id of another type than the column's is not there."""
         table = cast(Table, self.layout.passages)
         if self.roles.id == self.roles.key:
-            keys = [_as(id_, table.c[self.roles.id].type) for id_ in ids]
+            keys = [_as(id_, self.layout.passage_key.type) for id_ in ids]
             found = yield from self.layout.fetch([key for key in keys if key is not None], vectors=vectors)
             there = iter(found)
             return [None if key is None else next(there) for key in keys]
-        column = table.c[self.roles.id]
+        column = _keyed(table.c[self.roles.id])
         wanted = column == func.any(bindparam("ids", type_=ARRAY(column.type)))
         statement = compiled(select(column, self.layout.passage_key).where(wanted))
         values = [value for id_ in ids if (value := _as(id_, column.type)) is not None]
@@ -154,7 +152,7 @@ class AttachedCollection:
 
 def _as(id_: Id, kind: TypeEngine[Any]) -> Any:
     """An id as the value of a column, None if it cannot be one."""
-    if isinstance(kind, Integer | Numeric):
+    if isinstance(kind, Integer):
         return id_ if isinstance(id_, int) and abs(id_) < 2**63 else None
     if isinstance(kind, UUID):
         try:
@@ -195,14 +193,14 @@ def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollectio
     columns = [_id_column(relation, roles), relation.c[roles.text], payload]
     layout = Layout(
         vectors=relation,
-        key=relation.c[roles.key],
+        key=_keyed(relation.c[roles.key]),
         embedding=_embedding(relation, roles, index, kind),
         kind=kind,
         dimension=dimension,
         metric=cast(Metric, index.metric if index else options.get("metric", "cosine")),
         operator=OPERATORS[index.metric if index else options.get("metric", "cosine")],
         passages=relation,
-        passage_key=relation.c[roles.key],
+        passage_key=_keyed(relation.c[roles.key]),
         columns=columns,
         record=_record,
         fields=fields,
@@ -228,12 +226,14 @@ def _column_type(column: ColumnInfo) -> TypeEngine[Any]:
 
 def _langchain_collection(schema: str, name: str) -> Work[Any]:
     catalog = Table("langchain_pg_collection", MetaData(), Column("uuid", UUID), Column("name", Text), schema=schema)
-    (rows,) = yield [compiled(select(catalog.c.uuid, catalog.c.name).limit(1000))]
-    there = {row[1]: row[0] for row in rows}
-    if name not in there:
-        known = ", ".join(sorted(map(str, there))[:20]) or "none"
+    rows, some = yield [
+        compiled(select(catalog.c.uuid).where(catalog.c.name == name)),
+        compiled(select(catalog.c.name).order_by(catalog.c.name).limit(20)),
+    ]
+    if not rows:
+        known = ", ".join(str(row[0]) for row in some) or "none"
         raise NotFoundError(f"no LangChain collection {name!r}; there are: {known}")
-    return there[name]
+    return rows[0][0]
 
 
 # --- the vector -------------------------------------------------------------------------------------------------------
@@ -312,7 +312,11 @@ def _payload(relation: Table, roles: Roles, plain: Sequence[ColumnInfo]) -> tupl
 
 
 def _id_column(relation: Table, roles: Roles) -> ColumnElement[Any]:
-    column = relation.c[roles.id]
+    return _keyed(relation.c[roles.id])
+
+
+def _keyed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column that tells rows apart; of another type than integer, text or UUID it is compared as text."""
     return column if isinstance(column.type, Integer | UUID | Text) else sql_cast(column, Text)
 
 

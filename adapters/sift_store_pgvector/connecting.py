@@ -29,6 +29,7 @@ __all__ = [
     "is_ours",
     "parameters_of",
     "pool_options",
+    "same_place",
 ]
 
 T = TypeVar("T")
@@ -91,32 +92,30 @@ class Connections(Protocol):
 
 
 def parameters_of(location: Location, client: Any) -> dict[str, Any]:
-    """What to give to `psycopg.connect` for a connection of its own to the same database.
+    """What to give to `psycopg.connect`; nothing where a client is given, whose connections tell by themselves.
 
     Raises:
         LocationError: the URL cannot be read. InvalidInputError: a client of another kind.
     """
     if client is None:
         return _from_url(_parsed(location.address))
-    if isinstance(client, Engine | AsyncEngine):
-        return _from_url(client.url)
-    if isinstance(client, ConnectionPool | AsyncConnectionPool):
-        given = client.kwargs if isinstance(client.kwargs, dict) else {}
-        conninfo = client.conninfo if isinstance(client.conninfo, str) else ""
-        return {**psycopg.conninfo.conninfo_to_dict(conninfo), **_connection_parameters(given)}
+    if isinstance(client, Engine | AsyncEngine | ConnectionPool | AsyncConnectionPool):
+        return {}
     raise InvalidInputError(
         f"client: {type(client).__name__} given; a SQLAlchemy engine over psycopg or a psycopg_pool pool wanted"
     )
 
 
+def same_place(connection: Any) -> dict[str, Any]:
+    """What to give to `psycopg.connect` for another connection like this one, however it was made."""
+    info = connection.info
+    named = {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname, "password": info.password}
+    return {**info.get_parameters(), **{name: value for name, value in named.items() if value}}
+
+
 def is_async_client(client: Any) -> bool:
     """Whether a client needs an event loop."""
     return isinstance(client, AsyncEngine | AsyncConnectionPool)
-
-
-def _connection_parameters(given: dict[str, Any]) -> dict[str, Any]:
-    ours = {"autocommit", "prepare_threshold", "row_factory", "cursor_factory", "context"}
-    return {name: value for name, value in given.items() if name not in ours}
 
 
 def _parsed(address: str) -> URL:

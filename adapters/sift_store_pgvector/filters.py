@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     ColumnElement,
     DateTime,
@@ -53,8 +54,8 @@ RANGE_FUNCTIONS = {
 }
 
 # What the language reads as a date, up to the zone, with the hours and minutes that Python takes.
-_CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
-_ISO = rf"^\d{{4}}-\d\d-\d\d([T ]{_CLOCK}(Z|[+-]\d\d:\d\d)?)?$"
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
+_ISO = rf"^(?!0000)\d{{4}}-\d\d-\d\d([T ]{_CLOCK}(Z|[+-](0\d|1[0-5]):[0-5]\d)?)?$"
 _ZONED = r"\d\d:\d\d.*(Z|[+-]\d\d:\d\d)$"
 
 
@@ -229,7 +230,12 @@ def _compared(where: Equals | In | Range | Exists, column: ColumnElement[Any]) -
         values: Sequence[Any] = [bound for _, bound in bounds]
         if not _fits(kind, values) or isinstance(kind, String):
             return None
-        return and_(*(column.op(op, is_comparison=True)(_bound_value(kind, bound)) for op, bound in bounds))
+        tests: list[ColumnElement[bool]] = [
+            column.op(op, is_comparison=True)(_bound_value(kind, bound)) for op, bound in bounds
+        ]
+        if isinstance(kind, Numeric):  # for PostgreSQL NaN is greater than every number
+            tests.append(column != cast("NaN", Numeric))
+        return and_(*tests)
     values = where.values if isinstance(where, In) else [where.value]
     if not values or not _fits(kind, values):
         return None
@@ -249,9 +255,11 @@ def _fits(kind: TypeEngine[Any], values: Sequence[Any]) -> bool:
 def _bound_value(kind: TypeEngine[Any], value: Any) -> Any:
     if isinstance(kind, DateTime):
         return _moment(value)
+    if isinstance(kind, Integer) and isinstance(value, int):
+        return cast(value, BigInteger)  # an index on any integer column serves that, but not a comparison with numeric
     if isinstance(kind, Integer | Numeric):
         return cast(str(value), Numeric)
-    return value
+    return without_nul(value) if isinstance(value, str) else value
 
 
 def _range_hints(

@@ -37,6 +37,7 @@ class Held:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
+        self.holder: int = connection.info.backend_pid
 
     def release(self) -> None:
         """Give the lock back; on a broken connection the server has done so."""
@@ -99,6 +100,7 @@ class Maintenance:
         held = Held(connection)
         try:
             with driver_errors("locking the collection"):
+                connection.execute("SELECT set_config('idle_session_timeout', '0', false)")
                 if not _polled(connection, lock, _LOCK_TIMEOUT):
                     raise StorageError("the collection is being re-embedded already; wait until that has ended")
         except BaseException:
@@ -146,7 +148,8 @@ class Maintenance:
     def declare(self, state: State, fields: Mapping[str, str]) -> None:
         """Build the indexes of more fields, beside reads and writes."""
         with self.connected("building payload indexes") as connection:
-            _polled(connection, lock_key(self._schema, "index", state.number), None)
+            if not _polled(connection, lock_key(self._schema, "index", state.number), _LOCK_TIMEOUT):
+                raise StorageError("another process builds an index on this collection; open it again later")
             for index in field_indexes(state.passage, fields, self._schema):
                 self._build(connection, index, state.passage)
 
@@ -180,8 +183,10 @@ class Maintenance:
     def close(self) -> None:
         """Stop a build under way; what it leaves is dropped by the next."""
         connection = self._connection
-        if connection is not None and self._building is not None and self._building.is_alive():
-            connection.cancel_safe(timeout=5.0)
+        if connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                connection.cancel_safe(timeout=5.0)
+        if self._building is not None:
             self._building.join(5.0)
 
 

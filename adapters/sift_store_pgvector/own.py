@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from sqlalchemy import Table, bindparam, func, insert, select, text, update
+from sqlalchemy import MetaData, Table, bindparam, func, insert, select, text, update
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.schema import CreateTable, DropTable
@@ -261,9 +261,19 @@ class OwnCollection:
         else:
             raise StorageError(_REPLACING)
         state_now = yield from self.state()
-        if state_now is None:
+        if state_now is None or state_now.number != state.number:
             raise StorageError("the collection was dropped meanwhile; open the store again")
         return state_now
+
+    def check_same(self, before: State) -> None:
+        """Refuse to go on with another content than it was.
+
+        Raises:
+            StorageError: it was dropped or re-embedded meanwhile.
+        """
+        now = self._state
+        if now is None or (now.number, now.generation) != (before.number, before.generation):
+            raise StorageError("the collection was dropped or re-embedded meanwhile; open the store again")
 
     # --- replacing ----------------------------------------------------------------------------------------------------
 
@@ -274,46 +284,69 @@ class OwnCollection:
     def next_vectors(self, dimension: int) -> Table:
         """The table that a replacement fills."""
         state = self.serving()
-        kind = self._kind_for(dimension) if self._kind is None else cast(VectorType, self._kind)
+        half = state.kind == "halfvec" and self._kind is None
+        kind: VectorType = "halfvec" if half and dimension <= _MAX_HALFVEC else self._kind_for(dimension)
         return vector_table(self.schema, state.number, state.generation + 1, kind, dimension)
 
     def begin_vectors(self, table: Table) -> Work[None]:
-        """An empty table for new vectors; what an interrupted replacement left is dropped."""
-        yield [compiled(DropTable(table, if_exists=True)), compiled(CreateTable(table))]
+        """An empty table for new vectors; what interrupted replacements left is dropped."""
+        state = self.serving()
+        yield from self._locked_generation(state)
+        yield from self._sweep(state)
+        yield [compiled(CreateTable(table))]
+
+    def _locked_generation(self, state: State) -> Work[None]:
+        """Make sure, to the end of the transaction, that the collection is what we think it is."""
+        c = self._catalog.c
+        (rows,) = yield [compiled(select(c.generation).where(c.number == state.number).with_for_update())]
+        if [row[0] for row in rows] != [state.generation]:
+            raise StorageError("the collection was dropped or re-embedded meanwhile; open the store again")
+
+    def _sweep(self, state: State) -> Work[None]:
+        """Drop vectors of other generations than the live one."""
+        (rows,) = yield [
+            Statement(
+                "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE "
+                "n.nspname = %(schema)s AND c.relkind = 'r' AND c.relname ~ %(like)s AND c.relname <> %(live)s",
+                {"schema": self.schema, "like": rf"^vector_{state.number}_\d+$", "live": state.vector.name},
+            )
+        ]
+        yield [compiled(DropTable(Table(name, MetaData(), schema=self.schema))) for (name,) in rows]
 
     def write_vectors(self, table: Table, records: Sequence[Record]) -> Work[None]:
         """More vectors for the new table."""
         kind = cast(Vector, table.c.embedding.type).kind
         yield CopyIn(f"COPY {quoted(table)} FROM STDIN (FORMAT BINARY)", copied_vectors(records, kind))
 
-    def take_vectors(self, table: Table, dimension: int, embedder: EmbedderIdentity) -> Work[int]:
-        """Make the new table the collection's and drop the old one, in one transaction; the new generation."""
+    def take_vectors(self, table: Table, dimension: int, embedder: EmbedderIdentity, holder: int) -> Work[int]:
+        """Make the new table the collection's; the new generation. `holder`: the process that shut out writers.
+
+        Raises:
+            StorageError: it no longer does, so that others may have written; nothing was changed.
+        """
         state = self.serving()
-        kind = cast(Vector, table.c.embedding.type).kind
-        c = self._catalog.c
+        held = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = %(pid)s)"
+        ((row,),) = yield [Statement(held, {"pid": holder})]
+        if not row[0]:
+            raise StorageError("the connection that shut out writers was lost, and the old vectors stay; try again")
+        yield from self._locked_generation(state)
         switched = (
             update(self._catalog)
-            .where(c.number == state.number, c.generation == state.generation)
+            .where(self._catalog.c.number == state.number)
             .values(
                 generation=state.generation + 1,
                 dimension=dimension,
-                vector_type=kind,
+                vector_type=cast(Vector, table.c.embedding.type).kind,
                 embedder=sql_cast(bindparam("identity"), JSONB),
             )
-            .returning(c.generation)
         )
         statement = compiled(switched)
-        identity = dump_identity(embedder)
-        (rows,) = yield [Statement(statement.sql, {**statement.parameters, "identity": identity})]
-        if not rows:
-            raise StorageError("the collection was dropped or re-embedded meanwhile; open the store again")
-        yield [compiled(DropTable(state.vector))]
-        return int(rows[0][0])
+        yield [Statement(statement.sql, {**statement.parameters, "identity": dump_identity(embedder)})]
+        return state.generation + 1
 
-    def drop_vectors(self, table: Table) -> Work[None]:
-        """Drop a table that was begun, unless it is live: whoever took it may not have heard that it worked."""
-        c = self._catalog.c
-        number = self.serving().number
-        (rows,) = yield [compiled(select(c.generation).where(c.number == number).with_for_update())]
-        if not rows or table.name != f"vector_{number}_{rows[0][0]}":
-            yield [compiled(DropTable(table, if_exists=True))]
+    def drop_others(self) -> Work[None]:
+        """Drop what is not live: what was begun, or the vectors that were replaced. Waits for no reader for long."""
+        yield [Statement("SELECT set_config('lock_timeout', '2s', true)")]
+        state = yield from self.state()
+        if state is not None:
+            yield from self._sweep(state)

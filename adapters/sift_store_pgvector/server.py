@@ -13,7 +13,8 @@ _LOOK = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int,
     (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
     (SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'),
-    to_regtype('vector') IS NOT NULL
+    to_regtype('vector') IS NOT NULL,
+    coalesce(to_regtype('vector')::oid::int8, 0), coalesce(to_regtype('halfvec')::oid::int8, 0)
 """
 _ITERATIVE = (0, 8)
 
@@ -23,12 +24,14 @@ class Server:
 
     Attributes:
         version: of PostgreSQL, as it names itself. vector_version: of pgvector, None where it is not installed.
+        vector_oids: the numbers of its types.
         iterative: whether an index walk can go on until there are enough rows (pgvector 0.8).
     """
 
     def __init__(self) -> None:
         self.version, self.version_number = "", 0
         self.vector_version: str | None = None
+        self.vector_oids: list[int] = []
         self._ready: set[str] = set()
 
     @property
@@ -50,7 +53,8 @@ class Server:
             StorageError: pgvector is installed where the search path does not lead.
         """
         ((row,),) = yield [Statement(_LOOK)]
-        self.version, self.version_number, self.vector_version, where, visible = row
+        self.version, self.version_number, self.vector_version, where, visible, *oids = row
+        self.vector_oids = [oid for oid in oids if oid]
         if self.vector_version and not visible:
             raise StorageError(
                 f"pgvector is installed in schema {where!r}, which is not on the search path; add it: "

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.rows import tuple_row
+from psycopg.types.string import ByteaBinaryLoader
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -22,7 +24,7 @@ from tenacity import (
 from sift_store.deadline import Deadline
 from sift_store.errors import DeadlineError, StorageError
 from sift_store_pgvector.codec import VectorDumper, VectorParameter
-from sift_store_pgvector.connecting import Connections, is_ours
+from sift_store_pgvector.connecting import Connections, is_ours, same_place
 from sift_store_pgvector.failures import driver_errors, is_transient
 from sift_store_pgvector.work import TIMEOUT, CopyIn, Rows, Statement, Work
 
@@ -64,11 +66,13 @@ def settings(given: Mapping[str, str], deadline: Deadline) -> tuple[str, dict[st
     return f"SELECT {calls}", {name.replace(".", "_"): value for name, value in wanted.items()}
 
 
-def binary_cursor(connection: Any) -> Any:
+def binary_cursor(connection: Any, oids: Sequence[int] = ()) -> Any:
     """A cursor that fetches in binary and sends vectors. Nothing is set on a connection of the caller's."""
-    cursor = connection.cursor(binary=True)
+    cursor = connection.cursor(binary=True, row_factory=tuple_row)
     if not is_ours(connection):
         cursor.adapters.register_dumper(VectorParameter, VectorDumper)
+        for oid in oids:  # the caller may have taught the connection to make something else of vectors
+            cursor.adapters.register_loader(oid, ByteaBinaryLoader)
     return cursor
 
 
@@ -111,6 +115,12 @@ class Session:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self.vector_oids: Sequence[int] = ()
+
+    def parameters(self) -> dict[str, Any]:
+        """For a connection of its own to where these lead."""
+        with driver_errors("connecting"), self._connections.lend(Deadline.after(TIMEOUT)) as connection:
+            return same_place(connection)
 
     def read(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline | None = None) -> T:
         """Run an operation that only reads, each of its steps in a transaction of its own and one round trip.
@@ -167,13 +177,13 @@ class Session:
     def _ask(self, statements: Sequence[Statement], deadline: Deadline) -> list[Rows]:
         with self._connections.lend(deadline) as connection:
             if is_brief(statements, connection):
-                cursor = binary_cursor(connection)
+                cursor = binary_cursor(connection, self.vector_oids)
                 cursor.execute(statements[0].sql, statements[0].parameters, prepare=False)
                 return [cursor.fetchall()]
             with connection.pipeline():
                 # Statements of a pipeline up to its end are one transaction; "local" to it is what is set here.
                 _execute(connection, *settings({**READ_ONLY, **merged(statements)}, deadline))
-                cursors = [binary_cursor(connection) for _ in statements]
+                cursors = [binary_cursor(connection, self.vector_oids) for _ in statements]
                 for cursor, statement in zip(cursors, statements, strict=True):
                     cursor.execute(statement.sql, statement.parameters, prepare=False)
                 return [cursor.fetchall() for cursor in cursors]
@@ -193,7 +203,7 @@ def _run(work: Work[T], do: Callable[[Any], Any]) -> T:
 
 
 def _execute(connection: Any, sql: str, parameters: Any = None) -> Any:
-    return connection.execute(sql, parameters, prepare=False)
+    return connection.cursor(row_factory=tuple_row).execute(sql, parameters, prepare=False)
 
 
 def _on(connection: Any, step: Sequence[Statement] | CopyIn) -> list[Rows]:

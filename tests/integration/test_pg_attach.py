@@ -5,6 +5,8 @@ themselves, and tables, views and clients of any kind. Nothing is ever written.
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import date
+from enum import IntEnum, StrEnum
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ from langchain_core.embeddings import Embeddings
 from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
 from llama_index.core.schema import TextNode
 from llama_index.vector_stores.postgres import PGVectorStore as LlamaIndexStore
+from pgvector.psycopg import register_vector
 from postgres_server import Server
 from psycopg import sql
+from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -30,6 +34,7 @@ from sift_store import (
     ReadOnlyError,
     SiftStore,
 )
+from sift_store.filters import parse
 from sift_store.testing import WordEmbedder
 from sift_store.testing.fixtures import JORDAN
 
@@ -408,3 +413,83 @@ def test_secrets_are_not_shown(postgres: Server, database: str, capfd: pytest.Ca
         shown += [repr(store), str(store.explain("Paris")), str(store.doctor()), repr(store._context)]
     said = capfd.readouterr()
     assert "s3cr3t" not in "\n".join([*shown, said.out, said.err])
+
+
+def test_keys_and_columns_of_odd_types(postgres: Server, database: str, connection: psycopg.Connection[Any]) -> None:
+    large = 5_000_000_000
+    for table, kind, values in (
+        ("snowflakes", "int8", [large, large + 1]),
+        ("smalls", "int2", [1, 2]),
+        ("fixed", "char(4)", ["ab", "cd"]),
+        ("days", "date", ["2020-01-01", "2020-01-02"]),
+        ("exact", "numeric", [1, 2.5]),
+    ):
+        connection.execute(f"CREATE TABLE {table} (k {kind} PRIMARY KEY, body text, n int, x float8, emb vector(2))")
+        for place, value in enumerate(values):
+            row = (value, f"text {place}", place, "NaN" if place else 1.5, f"[{place + 1},1]")
+            connection.execute(f"INSERT INTO {table} VALUES (%s, %s, %s, %s, %s)", row)
+        with SiftStore.attach(postgres.url(database, table=table, text="body")) as store:
+            ids = [hit.id for hit in store.search(vector=[1.0, 0.0], k=2)]
+            assert len(ids) == 2
+            assert [record and record.id for record in store.get(ids)] == ids
+            assert store.get([2**62, "nobody"]) == [None, None]
+            assert len(store._context.adapter.scan(None, 5)[0]) == 2
+            assert store.count({"x": {"$gt": 0}}) == 1  # NaN is no number
+            assert store.count({"n": {"$gte": 0.5}}) == 1
+            assert store.count({"n": {"$in": [0, 1, 2**60]}}) == 2
+
+
+def test_an_index_on_an_integer_column_is_used(
+    postgres: Server, database: str, connection: psycopg.Connection[Any]
+) -> None:
+    fill(connection, "docs", rows=3000)
+    connection.execute("ALTER TABLE docs ADD COLUMN year int; UPDATE docs SET year = number")
+    connection.execute("CREATE INDEX by_year ON docs (year); ANALYZE docs")
+    with SiftStore.attach(postgres.url(database, table="docs", text="body")) as store:
+        for where in ({"year": 17}, {"year": {"$gte": 10, "$lt": 20}}, {"year": {"$in": [1, 2]}}):
+            (counted,) = next(store._context.adapter._collection.layout.count(parse(where)))  # type: ignore[attr-defined]
+            assert "by_year" in str(connection.execute(f"EXPLAIN {counted.sql}", counted.parameters).fetchall())
+
+
+def test_one_odd_date_spoils_no_filter(postgres: Server, database: str) -> None:
+    odd = ["2020-01-01T00:00+99:00", "2020-01-01T00:00+15:60", "0000-01-01", "2020-02-30", "2020-01-01T24:00", "x"]
+    with SiftStore.open(postgres.url(database), embedder=WordEmbedder()) as store:
+        store.add(
+            [f"text {i}" for i in range(7)], payloads=[{"day": text} for text in [*odd, "2020-01-01T00:00+15:59"]]
+        )
+        assert store.count({"day": {"$gte": date(1900, 1, 1)}}) == 1
+    with SiftStore.open(postgres.url(database), embedder=WordEmbedder(), indexed={"day": "datetime"}) as store:
+        assert store.count({"day": {"$gte": date(1900, 1, 1)}}) == 1
+
+
+def test_numbers_that_are_members_of_an_enumeration(postgres: Server, database: str) -> None:
+    level, name = IntEnum("Level", "LOW HIGH"), StrEnum("Name", "ANN")
+    for url in (postgres.url(database), "memory://"):
+        with SiftStore.open(url, embedder=WordEmbedder()) as store:
+            store.add(["text"], payloads=[{"level": 2, "name": "ann"}])
+            assert store.count({"level": level.HIGH, "name": name.ANN}) == 1
+            assert store.scoped({"level": level.LOW}).count() == 0
+
+
+def test_connections_that_make_something_else_of_rows_and_vectors(
+    postgres: Server, database: str, connection: psycopg.Connection[Any]
+) -> None:
+    vectors = fill(connection, "docs")
+    kwargs = {**postgres.parameters, "dbname": database, "row_factory": dict_row}
+    with ConnectionPool(kwargs=kwargs, configure=register_vector, min_size=1, max_size=2) as pool:
+        with SiftStore.attach("postgresql://?table=docs&text=body", client=pool) as store:
+            assert [hit.id for hit in store.search(vector=vectors[2], k=1)] == [2]
+        with SiftStore.open("postgresql://", client=pool, embedder=WordEmbedder()) as store:
+            store.add(JORDAN)
+            assert store.search(JORDAN[1], k=1)[0].text == JORDAN[1]
+
+
+def test_maintenance_goes_where_the_clients_connections_lead(postgres: Server, database: str) -> None:
+    at = {**postgres.parameters, "dbname": database}
+    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**at))
+    with SiftStore.open("postgresql://", client=engine, embedder=WordEmbedder()) as store:
+        store.add(JORDAN)
+        assert store.reembed(WordEmbedder(8, "eight")) == 5
+    engine.dispose()
+    with postgres.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM sift_store.collection").fetchone() == (1,)

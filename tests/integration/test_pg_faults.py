@@ -337,6 +337,65 @@ def test_a_dead_reembedder_gives_its_lock_back(server: PackagedServer, database:
         assert store.count() == 6
 
 
+def test_a_reembedder_whose_lock_was_lost_does_not_take_over(server: PackagedServer, database: str) -> None:
+    """Others may have written meanwhile: the new vectors would lack theirs."""
+    with SiftStore.open(server.url(database), embedder=WordEmbedder()) as store:
+        store.add(JORDAN, ids=list("abcde"))
+
+        def interrupted(texts: list[str]) -> np.ndarray:
+            kill_sessions(server, database)
+            with SiftStore.open(server.url(database), embedder=WordEmbedder()) as other:
+                other.add(["written meanwhile"], ids=["f"])
+            return WordEmbedder(16).embed_documents(texts)
+
+        with pytest.raises(StorageError, match="the connection that shut out writers was lost"):
+            store.reembed(interrupted)
+        assert store.search("written meanwhile", k=1)[0].id == "f"
+        assert store.reembed(WordEmbedder(16)) == 6
+
+
+def test_two_reembedders_do_not_meet(server: PackagedServer, database: str) -> None:
+    url = server.url(database)
+    with SiftStore.open(url, embedder=WordEmbedder()) as one, SiftStore.open(url, embedder=WordEmbedder()) as two:
+        one.add(JORDAN, ids=list("abcde"))
+        two.count()
+        results: list[Any] = []
+
+        def go(store: SiftStore, dimension: int) -> None:
+            try:
+                results.append(store.reembed(WordEmbedder(dimension, f"e{dimension}")))
+            except StorageError as exc:
+                results.append(str(exc))
+
+        threads = [threading.Thread(target=go, args=arguments) for arguments in ((one, 8), (two, 16))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results.count(5) == 1
+        assert any("open the store again" in str(result) for result in results)
+    with SiftStore.open(url) as store:
+        statistics = store._context.adapter.statistics()
+        assert statistics.embedder is not None
+        embedder = WordEmbedder(statistics.dimension or 0, statistics.embedder.name)
+    with SiftStore.open(url, embedder=embedder) as store:
+        assert store.search(JORDAN[1], k=1)[0].id == "b"
+        assert {finding.level for finding in store.doctor()} == {"ok"}
+
+
+def test_a_reader_in_the_way_does_not_undo_a_reembedding(server: PackagedServer, database: str) -> None:
+    with SiftStore.open(server.url(database), embedder=WordEmbedder()) as store:
+        store.add(JORDAN, ids=list("abcde"))
+        with server.connect(database) as reader, reader.transaction():
+            reader.execute("SELECT 1 FROM sift_store.vector_1_0")
+            assert store.reembed(WordEmbedder(8, "eight")) == 5
+        assert store.search(JORDAN[1], k=1)[0].id == "b"
+        assert store.reembed(WordEmbedder()) == 5
+    with server.connect(database) as connection:
+        tables = "SELECT relname FROM pg_class WHERE relname ~ '^vector_' AND relkind = 'r'"
+        assert connection.execute(tables).fetchall() == [("vector_1_2",)]
+
+
 def test_a_callers_pool_that_breaks(server: PackagedServer, database: str) -> None:
     parameters = {**server.parameters, "dbname": database}
     with (

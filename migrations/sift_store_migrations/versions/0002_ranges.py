@@ -25,8 +25,8 @@ _NUMBER = """
     SELECT {what}((value #>> '{{}}')::numeric) FROM {values} WHERE jsonb_typeof(value) = 'number'
 """
 # ISO 8601 text; UTC where it names no zone, so that what it means does not hang on the session's settings.
-_CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?"
-_ISO = rf"^\d{{4}}-\d\d-\d\d([T ]{_CLOCK}(Z|[+-]\d\d:\d\d)?)?$"
+_CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
+_ISO = rf"^(?!0000)\d{{4}}-\d\d-\d\d([T ]{_CLOCK}(Z|[+-](0\d|1[0-5]):[0-5]\d)?)?$"
 _MOMENT = r"""
     SELECT {what}(CASE
         WHEN body ~ '\d\d:\d\d.*(Z|[+-]\d\d:\d\d)$' THEN body::timestamptz
