@@ -332,7 +332,7 @@ class SearchContract(Fixtures):
         ours = store.scoped({"tenant": "a"})
         ours.add(["text of ours"])
         told = str(ours.explain("text", k=5)) + str(ours.doctor()) + str(ours.search("text", k=5))
-        assert not re.search(r"1,?23[34]", told)
+        assert not re.search(r"(?<![\d.])1,?23[34](?!\d)", told)  # a time may have such digits behind its point
 
     def test_searching_beside_deleting_and_adding(self, store: SiftStore) -> None:
         texts = [f"word{i} common" for i in range(300)]
