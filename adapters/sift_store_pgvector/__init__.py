@@ -8,7 +8,8 @@ The password comes from the URL, or as PostgreSQL's own programs take it: PGPASS
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sift_store.adapter import Adapter
@@ -55,46 +56,42 @@ _KINDS = ("vector", "halfvec")
 def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> Adapter:
     """Open a collection of our own, existing or not; `client` is a psycopg_pool pool or a SQLAlchemy engine."""
     _check_options(location, _OWN, "SiftStore.attach")
-    parameters = parameters_of(location, client)
-    with driver_errors("connecting"):
-        session = Session(connections(parameters, client))
-    try:
-        server = Server()
-        session.read("looking at the server", server.look)
-        session.vector_oids = server.vector_oids
-        parameters = parameters or session.parameters()
+    with _connected(location, client) as (session, server, parameters):
         own, maintenance = _own(server, location, indexed), Maintenance(parameters, _schema(location))
         adapter = PgAdapter(session, own, maintenance)
         adapter.declare()
-    except BaseException:
-        session.close()
-        raise
-    return adapter
+        return adapter
 
 
 async def open_async_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> AsyncPgAdapter:
     """The same with the async driver."""
     _check_options(location, _OWN, "AsyncSiftStore.attach")
-    parameters = parameters_of(location, client)
-    with driver_errors("connecting"):
-        session = AsyncSession(await async_connections(parameters, client))
-    try:
-        server = Server()
-        await session.read("looking at the server", server.look)
-        session.vector_oids = server.vector_oids
-        parameters = parameters or await session.parameters()
+    async with _connected_async(location, client) as (session, server, parameters):
         own, maintenance = _own(server, location, indexed), Maintenance(parameters, _schema(location))
         adapter = AsyncPgAdapter(session, own, maintenance)
         await adapter.declare()
-    except BaseException:
-        await session.close()
-        raise
-    return adapter
+        return adapter
 
 
 def attach_store(location: Location, *, client: Any = None) -> Adapter:
     """Attach a table or view, or a LangChain collection in its table."""
     _check_options(location, _ATTACHED, "SiftStore.open")
+    with _connected(location, client) as (session, server, parameters):
+        found = session.read("looking at the table", lambda: attach(server, location.options))
+        return PgAdapter(session, found, Maintenance(parameters, found.found.schema))
+
+
+async def attach_async_store(location: Location, *, client: Any = None) -> AsyncPgAdapter:
+    """The same with the async driver."""
+    _check_options(location, _ATTACHED, "AsyncSiftStore.open")
+    async with _connected_async(location, client) as (session, server, parameters):
+        found = await session.read("looking at the table", lambda: attach(server, location.options))
+        return AsyncPgAdapter(session, found, Maintenance(parameters, found.found.schema))
+
+
+@contextmanager
+def _connected(location: Location, client: Any) -> Iterator[tuple[Session, Server, dict[str, Any]]]:
+    """A session, what its server is, and where it leads; closed if what follows fails."""
     parameters = parameters_of(location, client)
     with driver_errors("connecting"):
         session = Session(connections(parameters, client))
@@ -102,17 +99,16 @@ def attach_store(location: Location, *, client: Any = None) -> Adapter:
         server = Server()
         session.read("looking at the server", server.look)
         session.vector_oids = server.vector_oids
-        parameters = parameters or session.parameters()
-        found = session.read("looking at the table", lambda: attach(server, location.options))
+        yield session, server, parameters or session.parameters()
     except BaseException:
         session.close()
         raise
-    return PgAdapter(session, found, Maintenance(parameters, found.found.schema))
 
 
-async def attach_async_store(location: Location, *, client: Any = None) -> AsyncPgAdapter:
-    """The same with the async driver."""
-    _check_options(location, _ATTACHED, "AsyncSiftStore.open")
+@asynccontextmanager
+async def _connected_async(
+    location: Location, client: Any
+) -> AsyncIterator[tuple[AsyncSession, Server, dict[str, Any]]]:
     parameters = parameters_of(location, client)
     with driver_errors("connecting"):
         session = AsyncSession(await async_connections(parameters, client))
@@ -120,12 +116,10 @@ async def attach_async_store(location: Location, *, client: Any = None) -> Async
         server = Server()
         await session.read("looking at the server", server.look)
         session.vector_oids = server.vector_oids
-        parameters = parameters or await session.parameters()
-        found = await session.read("looking at the table", lambda: attach(server, location.options))
+        yield session, server, parameters or await session.parameters()
     except BaseException:
         await session.close()
         raise
-    return AsyncPgAdapter(session, found, Maintenance(parameters, found.found.schema))
 
 
 def takes_async(client: Any) -> bool:

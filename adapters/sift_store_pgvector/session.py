@@ -76,14 +76,6 @@ def binary_cursor(connection: Any, oids: Sequence[int] = ()) -> Any:
     return cursor
 
 
-def is_plain(statements: Sequence[Statement], connection: Any) -> bool:
-    """Whether there is one statement that sets nothing, over a connection that watches the deadline by itself.
-
-    Then it needs no transaction around it, and half the time.
-    """
-    return len(statements) == 1 and not statements[0].settings and is_ours(connection)
-
-
 def is_brief(statements: Sequence[Statement], connection: Any) -> bool:
     """Whether there is one statement that cannot take long, over a connection that watches the deadline by itself.
 
