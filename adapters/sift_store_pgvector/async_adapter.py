@@ -5,107 +5,49 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TypeVar
 
 from sqlalchemy import Table
 
-from sift_store.adapter import (
-    CandidateQuery,
-    Candidates,
-    Capabilities,
-    EmbedderIdentity,
-    Finding,
-    Key,
-    Statistics,
-)
-from sift_store.deadline import Deadline
-from sift_store.errors import StorageError, StoreClosedError
-from sift_store.filters import Filter
-from sift_store.records import Id, Payload, Record
-from sift_store_pgvector.adapter import owned
+from sift_store.adapter import EmbedderIdentity, Finding
+from sift_store.errors import StorageError
+from sift_store.records import Record
+from sift_store.served import AsyncServedAdapter
 from sift_store_pgvector.async_session import AsyncSession
 from sift_store_pgvector.attached import AttachedCollection
 from sift_store_pgvector.doctor import examine
 from sift_store_pgvector.maintenance import Held, Maintenance
 from sift_store_pgvector.own import OwnCollection
-from sift_store_pgvector.work import Work
 
 __all__ = ["AsyncPgAdapter"]
 
-T = TypeVar("T")
 
-
-class AsyncPgAdapter:
+class AsyncPgAdapter(AsyncServedAdapter[OwnCollection | AttachedCollection]):
     """One collection, our own or attached, on one event loop."""
 
     def __init__(
         self, session: AsyncSession, collection: OwnCollection | AttachedCollection, maintenance: Maintenance
     ) -> None:
-        self._session, self._collection, self._maintenance = session, collection, maintenance
-        self._closed = False
-
-    @property
-    def capabilities(self) -> Capabilities:  # noqa: D102  # the seam says what each method does
-        return self._collection.capabilities
-
-    async def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: D102  # the seam says what each method does
-        self._check_open()
-        if (known := self._collection.known_statistics()) is not None:
-            return known
-        return await self._read("reading the state", self._collection.statistics, deadline)
+        super().__init__(session, collection)
+        self._maintenance = maintenance
 
     async def declare(self) -> None:
         """Build the indexes of fields that were declared at open and that an existing collection does not have."""
-        own = owned(self._collection)
+        own: OwnCollection = self._own
         if (await self.statistics()).dimension is not None and (missing := own.undeclared()):
             await asyncio.to_thread(self._maintenance.declare, own.serving(), missing)
             await self._write("declaring fields", own.declare)
 
     async def create(self, dimension: int, embedder: EmbedderIdentity) -> None:  # noqa: D102
-        own = owned(self._collection)
+        own: OwnCollection = self._own
         self._check_open()
         await asyncio.to_thread(self._maintenance.prepare_schema)
         await self._write("creating the collection", partial(own.create, dimension, embedder))
         await self.statistics()
 
-    async def upsert(  # noqa: D102
-        self, records: Sequence[Record], *, generation: int | None = None, within: Filter | None = None
-    ) -> None:
-        own = owned(self._collection)
-        await self._write("writing", partial(own.upsert, records, generation, within))
-
-    async def candidates(  # noqa: D102
-        self, queries: Sequence[CandidateQuery], *, deadline: Deadline | None = None
-    ) -> list[Candidates]:
-        layout, generation = self._collection.layout, self._collection.generation
-        return await self._read("searching", partial(layout.candidates, queries, generation), deadline)
-
-    async def fetch(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Record | None]:  # noqa: D102
-        return await self._read("reading", partial(self._collection.layout.fetch, keys), deadline)
-
-    async def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:  # noqa: D102
-        return await self._read("reading", partial(self._collection.get, ids, vectors=vectors))
-
-    async def update_payload(self, ids: Sequence[Id], payload: Payload, *, within: Filter | None = None) -> None:  # noqa: D102
-        own = owned(self._collection)
-        await self._write("changing payloads", partial(own.update_payload, ids, payload, within))
-
-    async def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:  # noqa: D102
-        own = owned(self._collection)
-        return await self._write("deleting", partial(own.delete, ids, where))
-
-    async def count(self, where: Filter | None) -> int:  # noqa: D102
-        return await self._read("counting", partial(self._collection.layout.count, where))
-
-    async def scan(  # noqa: D102
-        self, after: Key | None, limit: int, *, vectors: bool = False
-    ) -> tuple[list[Record], Key | None]:
-        return await self._read("reading", partial(self._collection.layout.scan, after, limit, vectors=vectors))
-
     async def replace(self, embedder: EmbedderIdentity) -> _AsyncPgReplacement:  # noqa: D102
-        own = owned(self._collection)
+        own: OwnCollection = self._own
         self._check_open()
         before = own.serving()
         holding = asyncio.ensure_future(asyncio.to_thread(self._maintenance.hold, own.replacement_lock()))
@@ -124,7 +66,7 @@ class AsyncPgAdapter:
         return _AsyncPgReplacement(self, own, embedder, held)
 
     async def optimize(self, *, wait: bool) -> None:  # noqa: D102
-        own = owned(self._collection)
+        own: OwnCollection = self._own
         if (await self.statistics()).dimension is not None:
             building = asyncio.ensure_future(asyncio.to_thread(self._maintenance.optimize, own.serving(), wait=wait))
             try:
@@ -136,32 +78,13 @@ class AsyncPgAdapter:
             self._collection.forget()
 
     async def doctor(self) -> Iterable[Finding]:  # noqa: D102
-        return await self._read("examining", partial(examine, self._collection))
+        findings: list[Finding] = await self._read("examining", partial(examine, self._collection))
+        return findings
 
     async def close(self) -> None:  # noqa: D102
         if not self._closed:
-            self._closed = True
             await asyncio.to_thread(self._maintenance.close)
-            await self._session.close()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreClosedError("the store is closed; open it again")
-
-    async def _read(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline | None = None) -> T:
-        self._check_open()
-        try:
-            return await self._session.read(doing, make, deadline)
-        except BaseException:
-            self._collection.forget()
-            raise
-
-    async def _write(self, doing: str, make: Callable[[], Work[T]]) -> T:
-        self._check_open()
-        try:
-            return await self._session.write(doing, make)
-        finally:
-            self._collection.forget()
+        await super().close()
 
 
 class _AsyncPgReplacement:

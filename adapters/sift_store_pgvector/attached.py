@@ -45,7 +45,7 @@ from sift_store_pgvector.inspecting import (
     inspect_relation,
     relations_with_vectors,
 )
-from sift_store_pgvector.layout import Layout, Metric, VectorIndex
+from sift_store_pgvector.layout import Layout, Metric, Searchable, VectorIndex
 from sift_store_pgvector.server import Server
 from sift_store_pgvector.types import OPERATORS, Vector
 from sift_store_pgvector.work import TIMEOUT, Statement, Work, compiled, quoted
@@ -79,13 +79,11 @@ _KINDS = {"text": "keyword", "varchar": "keyword", "bool": "bool", "timestamptz"
 _NO_PAYLOAD = ("vector", "halfvec", "sparsevec", "tsvector", "bytea")
 
 
-class AttachedCollection:
+class AttachedCollection(Searchable):
     """One relation, or one collection in it."""
 
-    generation = 0
-
     def __init__(self, server: Server, found: Found, roles: Roles, layout: Layout, fields: Mapping[str, str]) -> None:
-        self.server, self.found, self.roles, self.layout = server, found, roles, layout
+        self.server, self.found, self.roles, self._layout = server, found, roles, layout
         self._fields = dict(fields)
         self._statistics: tuple[float, Statistics] | None = None
         self.capabilities = Capabilities(
@@ -96,6 +94,11 @@ class AttachedCollection:
             timeout=TIMEOUT,
             score_error=2e-3 if layout.kind == "halfvec" else 1e-5,
         )
+
+    @property
+    def layout(self) -> Layout:
+        """Where things are in the relation."""
+        return self._layout
 
     def known_statistics(self) -> Statistics | None:
         """What was read a moment ago, or None."""

@@ -20,7 +20,7 @@ from sift_store_pgvector.filters import Fields, translate
 from sift_store_pgvector.types import Vector, distance
 from sift_store_pgvector.work import Rows, Statement, Work, compiled
 
-__all__ = ["Layout", "VectorIndex"]
+__all__ = ["Layout", "Searchable", "VectorIndex"]
 
 Metric = Literal["cosine", "dot", "euclid"]
 
@@ -228,6 +228,36 @@ class Layout:
         (rows,) = yield [compiled(statement)]
         rest: Key | None = rows[limit][0] if len(rows) > limit else None
         return [record for _, record in self._read(rows[:limit], vectors)], rest
+
+
+class Searchable:
+    """A collection whose searches are those of its layout."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where things are."""
+        raise NotImplementedError
+
+    @property
+    def generation(self) -> int:
+        """Of the content, as in `Statistics`."""
+        return 0
+
+    def candidates(self, queries: Sequence[CandidateQuery]) -> Work[list[Candidates]]:
+        """See `Layout.candidates`."""
+        return self.layout.candidates(queries, self.generation)
+
+    def fetch(self, keys: Sequence[Key]) -> Work[list[Record | None]]:
+        """See `Layout.fetch`."""
+        return self.layout.fetch(keys)
+
+    def count(self, where: Filter | None) -> Work[int]:
+        """See `Layout.count`."""
+        return self.layout.count(where)
+
+    def scan(self, after: Key | None, limit: int, *, vectors: bool) -> Work[tuple[list[Record], Key | None]]:
+        """See `Layout.scan`."""
+        return self.layout.scan(after, limit, vectors=vectors)
 
 
 def has_native(where: Filter | None) -> bool:

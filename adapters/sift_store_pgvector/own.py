@@ -20,7 +20,7 @@ from sift_store_pgvector import changing
 from sift_store_pgvector.codec import VectorType, key_of
 from sift_store_pgvector.copying import copied_vectors
 from sift_store_pgvector.indexing import field_indexes, statement_of
-from sift_store_pgvector.layout import Layout
+from sift_store_pgvector.layout import Layout, Searchable
 from sift_store_pgvector.schema import catalog_table, lock_key, passage_table, vector_table
 from sift_store_pgvector.server import Server
 from sift_store_pgvector.state import State, as_text, dump_identity, make_state
@@ -38,7 +38,7 @@ _MAX_VECTOR, _MAX_HALFVEC = 2000, 4000
 _REPLACING = "the collection is being re-embedded; write when that has ended"
 
 
-class OwnCollection:
+class OwnCollection(Searchable):
     """One collection of the catalog, existing or not."""
 
     def __init__(self, server: Server, schema: str, name: str, declared: Mapping[str, str], kind: str | None) -> None:
