@@ -1,7 +1,8 @@
 """sift-store: retrieval that answers with an informative, non-redundant subset instead of k copies of one fact."""
 
-from sift_store.adapter import Finding
+from sift_store.adapter import Finding, Statistics
 from sift_store.async_store import AsyncSiftStore
+from sift_store.copying import Copied
 from sift_store.errors import (
     DeadlineError,
     EmbedderError,
@@ -26,6 +27,7 @@ from sift_store.store import SiftStore, drop_collection, list_collections
 
 __all__ = [
     "AsyncSiftStore",
+    "Copied",
     "DeadlineError",
     "EmbedderError",
     "Explanation",
@@ -44,6 +46,7 @@ __all__ = [
     "Selection",
     "SiftStore",
     "SiftStoreError",
+    "Statistics",
     "StorageError",
     "StoreClosedError",
     "StoreLockedError",

@@ -31,6 +31,7 @@ __all__ = [
     "Key",
     "Progress",
     "Replacement",
+    "SparseVector",
     "Statistics",
     "StoreModule",
     "check_generation",
@@ -55,6 +56,7 @@ class Capabilities:
         writable: False for a collection that was attached.
         timeout: seconds that one search may take if the caller gives no `timeout`; None: no limit.
         score_error: what rounding in the engine may add to a score, for vectors kept at less than 32 bits.
+        hybrid: a query may have a sparse vector beside the dense one.
     """
 
     engine: str
@@ -63,6 +65,7 @@ class Capabilities:
     writable: bool = True
     timeout: float | None = None
     score_error: float = 1e-5
+    hybrid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,14 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class SparseVector:
+    """Weights of a few of very many terms: indices, distinct and >= 0, and a value for each."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateQuery:
     """Phase one of a search: the nearest passages of one query vector.
 
@@ -107,6 +118,7 @@ class CandidateQuery:
         limit: most candidates wanted. where: the filter, or None.
         with_vectors: whether their vectors are wanted.
         exact: compare with every vector. ef: breadth of the index walk, None for the engine's own.
+        sparse: the same query by its words; only where the adapter declares `Capabilities.hybrid`.
     """
 
     vector: npt.NDArray[np.float32]
@@ -115,6 +127,7 @@ class CandidateQuery:
     with_vectors: bool = True
     exact: bool = False
     ef: int | None = None
+    sparse: SparseVector | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +141,7 @@ class Candidates:
         moved: bytes of vectors that came out of the engine; what a cache held does not count.
         generation: of the content that was searched, as in `Statistics`.
         note: what went otherwise than planned, for `explain`.
+        fused: the scores come from several rankings put together and are no similarities.
     """
 
     keys: Sequence[Key]
@@ -136,6 +150,7 @@ class Candidates:
     moved: int = 0
     generation: int = 0
     note: str = ""
+    fused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

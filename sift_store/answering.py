@@ -52,7 +52,7 @@ def make_hits(
         timings=dict(timings),
         suppressed=tuple(_suppressed(pool, choice)),
         shortfall=_shortfall(pool, choice, request, plan, statistics),
-        metric=statistics.metric,
+        metric="fused" if pool.fused else statistics.metric,
         found=len(pool.keys),
         moved=pool.moved,
         margin=_margin(pool),

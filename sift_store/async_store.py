@@ -13,9 +13,10 @@ from typing import Any, Self, TypeVar
 
 import numpy.typing as npt
 
-from sift_store.adapter import Finding, Progress
+from sift_store.adapter import Finding, Progress, Statistics
 from sift_store.context import Context, Steps
-from sift_store.embedding import EmbedderLike
+from sift_store.copying import Copied, copy_steps
+from sift_store.embedding import EmbedderLike, SparseEmbedder
 from sift_store.errors import StoreClosedError
 from sift_store.plan import Method
 from sift_store.records import Id, Payload, Record
@@ -30,6 +31,7 @@ from sift_store.writing import (
     get_steps,
     optimize_steps,
     reembed_steps,
+    statistics_steps,
     update_steps,
 )
 
@@ -66,10 +68,16 @@ class AsyncSiftStore(Shell):
 
     @classmethod
     async def attach(
-        cls, location: str | os.PathLike[str], *, embedder: EmbedderLike | None = None, client: Any = None
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        embedder: EmbedderLike | None = None,
+        sparse_embedder: SparseEmbedder | None = None,
+        client: Any = None,
     ) -> Self:
         """As `SiftStore.attach`."""
-        return await cls._opened(Opening(location, embedder, None, client, attach=True))
+        opening = Opening(location, embedder, None, client, attach=True, sparse_embedder=sparse_embedder)
+        return await cls._opened(opening)
 
     @classmethod
     async def _opened(cls, opening: Opening) -> Self:
@@ -141,9 +149,17 @@ class AsyncSiftStore(Shell):
         """As `SiftStore.count`."""
         return await self._run(count_steps(self._context, where))
 
+    async def copy_to(self, target: Self, *, progress: Progress | None = None) -> Copied:
+        """As `SiftStore.copy_to`."""
+        return await self._run(copy_steps(self._context, target._context, progress))
+
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """As `SiftStore.scoped`; not awaited."""
         return type(self)(self._scoped_context(equalities), self._name, owner=False, worker=self._worker)
+
+    async def statistics(self) -> Statistics:
+        """As `SiftStore.statistics`."""
+        return await self._run(statistics_steps(self._context))
 
     async def reembed(self, embedder: EmbedderLike, *, progress: Progress | None = None) -> int:
         """As `SiftStore.reembed`."""

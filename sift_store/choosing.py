@@ -103,6 +103,7 @@ def _by_sift(
         pool.targets,
         request.limit,
         objective=request.objective,
+        relevance=pool.scores[open_] if pool.fused and request.objective == "pool" else None,
         weights=pool.weights,
         replace=request.replace,
         target_variance=request.target_variance,
@@ -152,7 +153,10 @@ def _without_copies(
     context: Context, pool: CandidatePool, open_: npt.NDArray[np.int64]
 ) -> Steps[npt.NDArray[np.int64]]:
     """Leave one of each text. Only rows with all but equal vectors are looked at, and only then are texts fetched."""
-    suspects = near_equal_rows(cast(Vectors, pool.vectors), pool.scores, open_)
+    vectors = cast(Vectors, pool.vectors)
+    cosines = vectors @ pool.targets[0]  # scores need not be cosines, nor in the order of them
+    by_cosine = open_[np.argsort(-cosines[open_], kind="stable")]
+    suspects = [sorted(group) for group in near_equal_rows(vectors, cosines, by_cosine)]
     if not suspects:
         return open_
     yield from fetch_steps(context, [(pool, [row for group in suspects for row in group])])

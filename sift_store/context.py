@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sift_store.adapter import Adapter, Key
 from sift_store.deadline import Deadline
-from sift_store.embedding import Embedding
+from sift_store.embedding import Embedding, SparseEmbedding
 from sift_store.filters import Filter, matches
 from sift_store.records import Record
 
@@ -37,6 +37,7 @@ class Context:
 
     Attributes:
         scope: ANDed to every filter. stamps: put on every add. deadline: of the search under way.
+        sparse: gives the sparse vectors of questions, for hybrid search.
     """
 
     adapter: Adapter
@@ -44,6 +45,7 @@ class Context:
     scope: Filter | None
     stamps: dict[str, Any]
     deadline: Deadline | None = None
+    sparse: SparseEmbedding | None = None
 
     @property
     def embedding(self) -> Embedding | None:
@@ -67,6 +69,7 @@ class CandidatePool:
     weights: npt.ArrayLike | None
     moved: int
     note: str = ""  # what went otherwise than planned
+    fused: bool = False  # scores of several rankings put together
     records: dict[int, Record | None] = field(default_factory=dict)
     copies: dict[int, list[int]] = field(default_factory=dict)  # row -> later rows with the same text
     overlaps: dict[int, int] = field(default_factory=dict)  # row -> the pick that it has text in common with

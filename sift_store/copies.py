@@ -56,7 +56,7 @@ def near_equal_rows(
     """Groups of two or more rows whose unit vectors are within 2e-5 of the group's first.
 
     Args:
-        vectors: (K, d). scores: (K,) cosine to one query, in falling order. rows: those to look at, rising.
+        vectors: (K, d). scores: (K,) cosine to one query. rows: those to look at, by falling score.
 
     Equal vectors have equal scores, so only rows next to each other in score are compared: O(K·d) for a pool with few
     ties, never a K×K matrix.

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.adapter import EmbedderIdentity, Progress, Statistics
+from sift_store.adapter import EmbedderIdentity, Progress, SparseVector, Statistics
 from sift_store.errors import EmbedderError, SiftStoreError
 from sift_store.kernels import unit_rows
 from sift_store.registry import EMBEDDERS, find
@@ -23,7 +23,10 @@ __all__ = [
     "Embedder",
     "EmbedderLike",
     "Embedding",
+    "SparseEmbedder",
+    "SparseEmbedding",
     "as_embedding",
+    "as_sparse_embedding",
     "check_embedder",
     "estimated_tokens",
     "stored_embedding",
@@ -132,6 +135,55 @@ class Embedding:
         if len(rows) != wanted:
             raise EmbedderError(f"{name} gave {len(rows)} vectors for {wanted} texts; one a text wanted")
         return rows
+
+
+SparseEmbedder: TypeAlias = "Callable[[str], Any] | Any"
+
+
+class SparseEmbedding:
+    """What gives the sparse vector of a question: a callable, or an object with `embed_query`, as LangChain's have.
+
+    It gives a mapping from index to weight, or something with `indices` and `values`.
+    """
+
+    def __init__(self, embedder: SparseEmbedder) -> None:
+        self._query: Callable[[str], Any] = getattr(embedder, "embed_query", embedder)
+
+    def query(self, text: str) -> SparseVector:
+        """The sparse vector of a question.
+
+        Raises:
+            EmbedderError: the embedder failed, or gave something else.
+        """
+        try:
+            given = self._query(text)
+            if isinstance(given, Mapping):
+                indices, values = list(given.keys()), list(given.values())
+            else:
+                indices, values = list(given.indices), list(given.values)
+            vector = SparseVector(tuple(int(index) for index in indices), tuple(float(value) for value in values))
+        except Exception as exc:
+            raise EmbedderError(f"the sparse embedder failed: {type(exc).__name__}: {exc}") from exc
+        distinct = len(set(vector.indices)) == len(vector.indices) == len(vector.values)
+        if not distinct or min(vector.indices, default=0) < 0 or not np.isfinite(vector.values).all():
+            raise EmbedderError("the sparse embedder gave no finite value for each of some distinct indices >= 0")
+        return vector
+
+
+def as_sparse_embedding(embedder: SparseEmbedder | None) -> SparseEmbedding | None:
+    """Make a `SparseEmbedding` of whatever was given; None stays None.
+
+    Raises:
+        EmbedderError: neither callable nor with `embed_query`.
+    """
+    if embedder is None or isinstance(embedder, SparseEmbedding):
+        return embedder
+    if not callable(embedder) and not hasattr(embedder, "embed_query"):
+        raise EmbedderError(
+            f"sparse_embedder: {type(embedder).__name__} given; a callable from text to a mapping of index to weight, "
+            "or an object with embed_query wanted"
+        )
+    return SparseEmbedding(embedder)
 
 
 def estimated_tokens(texts: Sequence[str]) -> list[int]:

@@ -14,7 +14,8 @@ DEFAULT_COLLECTION = "default"
 
 # Query parameters that are ours; a driver never sees them.
 _OURS = frozenset(
-    {"collection", "grpc_port", "id", "metadata", "metric", "schema", "table", "text", "vector", "vector_type"}
+    {"collection", "fusion", "grpc_port", "id", "metadata", "metric", "schema", "sparse", "table", "text", "vector"}
+    | {"vector_type"}
 )
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "check_payload",
     "check_texts",
     "content_id",
+    "differs",
     "listed",
 ]
 
@@ -53,6 +54,11 @@ class Record:
 def content_id(text: str, payload: Payload) -> str:
     """The id of a passage that was given none: a hash of text and payload, so that adding twice changes nothing."""
     return hashlib.sha256(canonical([text, payload]).encode()).hexdigest()[:32]
+
+
+def differs(one: Record, other: Record) -> bool:
+    """Whether two records differ in text or payload."""
+    return one.text != other.text or canonical(one.payload) != canonical(other.payload)
 
 
 def check_id(value: object) -> Id:

@@ -64,7 +64,8 @@ class Hits(Sequence[Hit]):
         plan: what the planner chose. timings: milliseconds by stage, of the whole call.
         suppressed: what was left out, and by which pick.
         shortfall: why there are fewer than asked; "" if there are not.
-        metric: of `Hit.score`. found: candidates that came back. moved: bytes of vectors that left the engine.
+        metric: of `Hit.score`; "fused" if it comes from several rankings put together. found: candidates that came
+            back. moved: bytes of vectors that left the engine.
         margin: score of the best candidate minus that of the tenth (or the last); None if none came back.
     """
 

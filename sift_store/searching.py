@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from sift_store.adapter import CandidateQuery, Candidates, Key, Statistics, check_generation
+from sift_store.adapter import CandidateQuery, Candidates, Key, SparseVector, Statistics, check_generation
 from sift_store.answering import make_hits, shown_rows
 from sift_store.choosing import choose_steps
 from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_steps, fetched_keys
@@ -147,16 +147,17 @@ def _pools(
     generation = context.in_use.generation
     check_generation(statistics.generation, generation)
     check_embedder(statistics, context.embedding)  # again: another opener may have made the collection since
-    asked = []
+    asked, sparse = [], []
     for question in questions:
         asked.append((yield from _embed(context, question, statistics.dimension)))
+        sparse += yield from _embed_sparse(context, question, len(asked[-1]))
     targets = [unit_rows(rows, "query vectors").astype(np.float32, copy=False) for rows in asked]
     clock.lap("embed")
     plan = make_plan(request, statistics)
+    vectors = [row for rows in (targets if statistics.metric == "cosine" else asked) for row in rows.astype(np.float32)]
     queries = [
-        CandidateQuery(vector, plan.candidates, request.where, plan.with_vectors, plan.exact, plan.ef)
-        for rows in (targets if statistics.metric == "cosine" else asked)
-        for vector in rows.astype(np.float32, copy=False)
+        CandidateQuery(vector, plan.candidates, request.where, plan.with_vectors, plan.exact, plan.ef, terms)
+        for vector, terms in zip(vectors, sparse, strict=True)
     ]
     limit = context.adapter.capabilities.timeout
     if context.deadline is None and limit is not None:  # from here on: a model may take its time to load
@@ -195,13 +196,23 @@ def _embed(context: Context, question: Question, dimension: int | None) -> Steps
     return vectors
 
 
+def _embed_sparse(context: Context, question: Question, count: int) -> Steps[list[SparseVector | None]]:
+    """The question's sparse vectors, one beside each of its vectors; None where there is no text to make one of."""
+    if context.sparse is None or question.vector is not None:
+        return [None] * count
+    vectors: list[SparseVector | None] = []
+    for text in [cast(str, question.text)] if question.texts is None else question.texts:
+        vectors.append((yield partial(context.sparse.query, text)))
+    return vectors
+
+
 def _merge(found: Sequence[Candidates], targets: Vectors, weights: npt.ArrayLike | None) -> CandidatePool:
     """The candidates of all sub-queries as one pool, each once, by its best score."""
     moved = sum(candidates.moved for candidates in found)
     note = "; ".join(dict.fromkeys(candidates.note for candidates in found if candidates.note))
     if len(found) == 1:
         one = found[0]
-        return CandidatePool(list(one.keys), one.scores, one.vectors, targets, weights, moved, note)
+        return CandidatePool(list(one.keys), one.scores, one.vectors, targets, weights, moved, note, one.fused)
     best: dict[Key, tuple[float, int, int]] = {}
     for part, candidates in enumerate(found):
         for row, (key, score) in enumerate(zip(candidates.keys, candidates.scores.tolist(), strict=True)):
@@ -213,4 +224,4 @@ def _merge(found: Sequence[Candidates], targets: Vectors, weights: npt.ArrayLike
         rows = [cast(Vectors, found[best[key][1]].vectors)[best[key][2]] for key in order]
         vectors = np.stack(rows) if rows else found[0].vectors[:0]
     scores = np.array([best[key][0] for key in order], dtype=np.float32)
-    return CandidatePool(order, scores, vectors, targets, weights, moved, note)
+    return CandidatePool(order, scores, vectors, targets, weights, moved, note, found[0].fused)

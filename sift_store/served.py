@@ -6,6 +6,7 @@ the collection and its session. The same operations run over a sync and an async
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,11 +23,14 @@ from sift_store.errors import ReadOnlyError, StoreClosedError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
 
-__all__ = ["AsyncServedAdapter", "AsyncSession", "ServedAdapter", "ServedCollection", "Session"]
+__all__ = ["AsyncServedAdapter", "AsyncSession", "Remembered", "ServedAdapter", "ServedCollection", "Session"]
 
 T = TypeVar("T")
 # An operation, made anew for each attempt.
 Make = Callable[[], Any]
+
+# How long what another process may change is taken for granted. What this process changes it sees at once.
+_FRESH = 5.0
 
 
 class ServedCollection(Protocol):
@@ -48,6 +52,34 @@ class ServedCollection(Protocol):
     def get(self, ids: Sequence[Id], *, vectors: bool) -> Any: ...  # noqa: D102
     def count(self, where: Filter | None) -> Any: ...  # noqa: D102
     def scan(self, after: Key | None, limit: int, *, vectors: bool) -> Any: ...  # noqa: D102
+
+
+class Remembered:
+    """The statistics of a collection on a server, remembered for a few seconds; not those of an empty one."""
+
+    def __init__(self) -> None:
+        self._statistics: tuple[float, Statistics] | None = None
+        self._changes = 0
+
+    @property
+    def changes(self) -> int:
+        """How often something was forgotten; to be taken before the state is read."""
+        return self._changes
+
+    def known_statistics(self) -> Statistics | None:
+        """What was read a moment ago, or None."""
+        known = self._statistics
+        return known[1] if known and time.monotonic() - known[0] < _FRESH and known[1].count else None
+
+    def forget(self) -> None:
+        """Read the state anew at the next call: something was changed, or failed."""
+        self._changes += 1
+        self._statistics = None
+
+    def remember(self, statistics: Statistics, changes: int) -> None:
+        """Keep what was read, unless another thread has written since `changes`: then it is old already."""
+        if changes == self._changes:
+            self._statistics = (time.monotonic(), statistics)
 
 
 class Session(Protocol):

@@ -13,7 +13,16 @@ import numpy.typing as npt
 
 from sift_store.adapter import INDEX_TYPES, Adapter, Statistics
 from sift_store.context import Context, InUse, Steps
-from sift_store.embedding import EmbedderLike, Embedding, as_embedding, check_embedder, stored_embedding
+from sift_store.embedding import (
+    EmbedderLike,
+    Embedding,
+    SparseEmbedder,
+    SparseEmbedding,
+    as_embedding,
+    as_sparse_embedding,
+    check_embedder,
+    stored_embedding,
+)
 from sift_store.errors import EmbedderError, FilterError, InvalidInputError, LocationError
 from sift_store.filters import And, Equals, conjunction, parse
 from sift_store.kernels import unit_rows
@@ -83,7 +92,7 @@ class Shell:
         if clash:
             raise FilterError(f"scope: {clash[0]!r} is fixed already and cannot be widened or changed")
         scope = conjunction(self._context.scope, condition)
-        return Context(self._context.adapter, self._context.in_use, scope, {**inherited, **stamps})
+        return dataclasses.replace(self._context, scope=scope, stamps={**inherited, **stamps})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,7 @@ class Opening:
     indexed: Mapping[str, str] | None
     client: Any
     attach: bool = False
+    sparse_embedder: SparseEmbedder | None = None
 
 
 def open_steps(opening: Opening, *, native_async: bool) -> Steps[tuple[Context, str]]:
@@ -106,10 +116,12 @@ def open_steps(opening: Opening, *, native_async: bool) -> Steps[tuple[Context, 
     where = parse_location(opening.location)
     fields = _checked_fields(opening.indexed)
     embedding: Embedding | None = yield partial(as_embedding, opening.embedder)
+    sparse = as_sparse_embedding(opening.sparse_embedder)
     adapter: Adapter = yield _opener(where, opening, fields, native_async)
     try:
         statistics: Statistics = yield adapter.statistics
         check_embedder(statistics, embedding)
+        _check_hybrid(adapter, sparse)
     except BaseException:
         yield adapter.close
         raise
@@ -118,7 +130,14 @@ def open_steps(opening: Opening, *, native_async: bool) -> Steps[tuple[Context, 
     name = where.address if where.scheme == "path" else f"{where.scheme}://…"
     what = f"table={where.options['table']}" if "table" in where.options else f"collection={where.collection}"
     in_use = InUse(embedding, statistics.generation)
-    return Context(adapter, in_use, None, {}), f"{name}?{what}"
+    return Context(adapter, in_use, None, {}, sparse=sparse), f"{name}?{what}"
+
+
+def _check_hybrid(adapter: Adapter, sparse: SparseEmbedding | None) -> None:
+    if adapter.capabilities.hybrid and sparse is None:
+        raise InvalidInputError("sparse= in the URL asks for hybrid search: give sparse_embedder=, too")
+    if sparse is not None and not adapter.capabilities.hybrid:
+        raise InvalidInputError("sparse_embedder: given, but no sparse vectors were named; say &sparse=NAME in the URL")
 
 
 def _opener(where: Location, opening: Opening, fields: dict[str, str], native_async: bool) -> Callable[[], Any]:

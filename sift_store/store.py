@@ -9,9 +9,10 @@ from typing import Any, Self, TypeVar
 
 import numpy.typing as npt
 
-from sift_store.adapter import Finding, Progress
+from sift_store.adapter import Finding, Progress, Statistics
 from sift_store.context import Steps
-from sift_store.embedding import EmbedderLike
+from sift_store.copying import Copied, copy_steps
+from sift_store.embedding import EmbedderLike, SparseEmbedder
 from sift_store.errors import LocationError
 from sift_store.location import parse_location
 from sift_store.plan import Method, Order
@@ -29,6 +30,7 @@ from sift_store.writing import (
     get_steps,
     optimize_steps,
     reembed_steps,
+    statistics_steps,
     update_steps,
 )
 
@@ -62,7 +64,9 @@ def migrate_schema(location: str, revision: str = "head") -> tuple[str | None, s
     where = parse_location(location)
     migrate = getattr(store_module(where), "migrate_schema", None)
     if migrate is None:
-        raise LocationError(f"{where.scheme!r} has no schema to migrate; a postgresql:// URL wanted")
+        raise LocationError(
+            f"{where.scheme!r} has no schema to migrate; a postgresql:// URL wanted, or a second store to copy to"
+        )
     moved: tuple[str | None, str | None] = migrate(where, revision)
     return moved
 
@@ -102,20 +106,28 @@ class SiftStore(Shell):
 
     @classmethod
     def attach(
-        cls, location: str | os.PathLike[str], *, embedder: EmbedderLike | None = None, client: Any = None
+        cls,
+        location: str | os.PathLike[str],
+        *,
+        embedder: EmbedderLike | None = None,
+        sparse_embedder: SparseEmbedder | None = None,
+        client: Any = None,
     ) -> Self:
         """Open data that another program keeps, to read it: nothing is created, changed or copied.
 
         Args:
             location: the database, and where things are in it, e.g. ``?table=docs&id=uuid&vector=emb&text=body``. What
                 is not said is found out, or asked for in an error.
-            embedder: the one that the vectors were made with; None to give vectors. client: as for `open`.
+            embedder: the one that the vectors were made with; None to give vectors.
+            sparse_embedder: for hybrid search, with ``&sparse=name``: a callable from a question to a mapping of index
+                to weight, or an object with `embed_query` that gives `indices` and `values`. client: as for `open`.
 
         Raises:
             LocationError: what it names is ambiguous or has no vectors. NotFoundError: there is no such table.
             EmbedderError: the embedder gives another dimension.
         """
-        return cls(*run(open_steps(Opening(location, embedder, None, client, attach=True), native_async=False)))
+        opening = Opening(location, embedder, None, client, attach=True, sparse_embedder=sparse_embedder)
+        return cls(*run(open_steps(opening, native_async=False)))
 
     def add(
         self,
@@ -240,12 +252,30 @@ class SiftStore(Shell):
         """How many passages match, exactly."""
         return self._run(count_steps(self._context, where))
 
+    def copy_to(self, target: Self, *, progress: Progress | None = None) -> Copied:
+        """Copy all passages, with their vectors, to another store; nothing is embedded again.
+
+        Args:
+            target: an open store of our own, of any kind; created at the first passage, as at the first add. Open it
+                with `indexed` for payload indexes. Stopped half-way and begun again, the copy goes on.
+            progress: called with (done, all).
+
+        Raises:
+            EmbedderError: the target holds vectors of another embedder or dimension. ReadOnlyError: it was attached.
+            StorageError: counts, or a sample of the passages, do not agree at the end.
+        """
+        return self._run(copy_steps(self._context, target._context, progress))
+
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """This store seen through a fixed filter, for tenants: no call can widen it.
 
         The equalities are stamped on what is added and filter everything else. Closing it leaves this store open.
         """
         return type(self)(self._scoped_context(equalities), self._name, owner=False)
+
+    def statistics(self) -> Statistics:
+        """What is in the store: how many passages, of what dimension and metric, indexed by what, which embedder."""
+        return self._run(statistics_steps(self._context))
 
     def reembed(self, embedder: EmbedderLike, *, progress: Progress | None = None) -> int:
         """Embed every text with another embedder; the new vectors take the old ones' place at once, or not at all."""

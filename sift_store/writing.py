@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -41,6 +42,7 @@ from sift_store.records import (
     check_payload,
     check_texts,
     content_id,
+    differs,
     listed,
 )
 
@@ -53,6 +55,7 @@ __all__ = [
     "get_steps",
     "optimize_steps",
     "reembed_steps",
+    "statistics_steps",
     "update_steps",
 ]
 
@@ -119,7 +122,7 @@ def _add_chunk(
         if context.scope is not None:  # early, before anything is embedded; upsert makes sure
             outside(stored, context.scope)
     if rows is None:
-        places = [p for p, old in zip(places, stored, strict=True) if old is None or _differs(old, records[p])]
+        places = [p for p, old in zip(places, stored, strict=True) if old is None or differs(old, records[p])]
         if not places:
             return
         texts = [records[place].text for place in places]
@@ -171,13 +174,9 @@ def _unique(records: Sequence[Record]) -> list[int]:
     first: dict[Id, int] = {}
     for place, record in enumerate(records):
         earlier = records[first.setdefault(record.id, place)]
-        if _differs(earlier, record):
+        if differs(earlier, record):
             raise InvalidInputError(f"id {record.id!r} is given twice with different text or payload")
     return list(first.values())
-
-
-def _differs(one: Record, other: Record) -> bool:
-    return one.text != other.text or canonical(one.payload) != canonical(other.payload)
 
 
 def _given_rows(vectors: npt.ArrayLike, count: int, dimension: int | None) -> npt.NDArray[np.float32]:
@@ -240,6 +239,14 @@ def count_steps(context: Context, where: Any) -> Steps[int]:
         return 0
     counted: int = yield partial(context.adapter.count, condition)
     return counted
+
+
+def statistics_steps(context: Context) -> Steps[Statistics]:
+    """What is in the store; a scoped one tells of its own passages only."""
+    statistics: Statistics = yield context.adapter.statistics
+    if context.scope is None:
+        return statistics
+    return replace(statistics, count=(yield from count_steps(context, None)), indexed=0)
 
 
 def check_writable(context: Context) -> None:

@@ -27,13 +27,14 @@ from sift_store.adapter import (
 from sift_store.deadline import Deadline
 from sift_store.errors import PartialWriteError, StorageError, StoreClosedError
 from sift_store.filters import Filter
+from sift_store.points import METADATA, PointId, point_id
 from sift_store.records import Id, Payload, Record
 from sift_store_edge.filters import translate
 from sift_store_edge.host import WRITE_CHUNK, Live
 from sift_store_edge.index import IndexBuilder
 from sift_store_edge.layout import Layout, Meta, Version
 from sift_store_edge.lock import Lock, hold
-from sift_store_edge.points import METADATA, PointId, point_id, to_point, to_record
+from sift_store_edge.points import to_point, to_record
 from sift_store_edge.replacement import EdgeReplacement
 from sift_store_edge.shard import create_shard, declare_fields, engine_errors, load_shard
 from sift_store_edge.vectors import VectorCache

@@ -11,7 +11,7 @@ import qdrant_edge as q
 
 from sift_store.errors import FilterError
 from sift_store.filters import EXACT, And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
-from sift_store_edge.points import METADATA
+from sift_store.points import METADATA
 
 __all__ = ["field_path", "translate"]
 

@@ -17,9 +17,9 @@ import qdrant_edge as q
 
 from sift_store.adapter import Finding, Statistics
 from sift_store.errors import SiftStoreError, StorageError
+from sift_store.points import PointId
 from sift_store_edge.host import Host, Live
 from sift_store_edge.layout import Version
-from sift_store_edge.points import PointId
 from sift_store_edge.shard import INDEXING_THRESHOLD_KB, engine_errors, load_shard
 
 __all__ = ["IndexBuilder"]

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from sift_store_edge.points import PointId
+from sift_store.points import PointId
 
 __all__ = ["VectorCache"]
 

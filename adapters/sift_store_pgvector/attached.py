@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -34,6 +33,7 @@ from sqlalchemy.types import NullType, TypeEngine
 from sift_store.adapter import Capabilities, EmbedderIdentity, Key, Statistics
 from sift_store.errors import LocationError, NotFoundError
 from sift_store.records import Id, Record
+from sift_store.served import Remembered
 from sift_store_pgvector.codec import VectorType
 from sift_store_pgvector.filters import Fields
 from sift_store_pgvector.inspecting import (
@@ -52,7 +52,6 @@ from sift_store_pgvector.work import TIMEOUT, Statement, Work, compiled, quoted
 
 __all__ = ["AttachedCollection", "attach"]
 
-_FRESH = 5.0
 _COUNTED = 10_000
 _LANGCHAIN = "langchain_pg_embedding"
 # Arguments of one jsonb_build_object: at most a hundred, two a column.
@@ -79,13 +78,13 @@ _KINDS = {"text": "keyword", "varchar": "keyword", "bool": "bool", "timestamptz"
 _NO_PAYLOAD = ("vector", "halfvec", "sparsevec", "tsvector", "bytea")
 
 
-class AttachedCollection(Searchable):
+class AttachedCollection(Searchable, Remembered):
     """One relation, or one collection in it."""
 
     def __init__(self, server: Server, found: Found, roles: Roles, layout: Layout, fields: Mapping[str, str]) -> None:
+        super().__init__()
         self.server, self.found, self.roles, self._layout = server, found, roles, layout
         self._fields = dict(fields)
-        self._statistics: tuple[float, Statistics] | None = None
         self.capabilities = Capabilities(
             engine=server.engine,
             persistent=True,
@@ -100,17 +99,9 @@ class AttachedCollection(Searchable):
         """Where things are in the relation."""
         return self._layout
 
-    def known_statistics(self) -> Statistics | None:
-        """What was read a moment ago, or None."""
-        known = self._statistics
-        return known[1] if known and time.monotonic() - known[0] < _FRESH and known[1].count else None
-
-    def forget(self) -> None:
-        """Read the state anew at the next call."""
-        self._statistics = None
-
     def statistics(self) -> Work[Statistics]:
         """Counted up to ten thousand, estimated beyond; of one collection of many, at least so many."""
+        changes = self.changes
         some = select(text("1")).select_from(self.layout.passages).limit(_COUNTED + 1)
         if self.layout.base is not None:
             some = some.where(self.layout.base)
@@ -131,7 +122,7 @@ class AttachedCollection(Searchable):
             fields=self._fields,
             embedder=EmbedderIdentity(),
         )
-        self._statistics = (time.monotonic(), statistics)
+        self.remember(statistics, changes)
         return statistics
 
     def get(self, ids: Sequence[Id], *, vectors: bool) -> Work[list[Record | None]]:

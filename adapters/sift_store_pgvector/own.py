@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from sift_store.adapter import Capabilities, EmbedderIdentity, Statistics, check
 from sift_store.errors import InvalidInputError, StorageError
 from sift_store.filters import Filter
 from sift_store.records import Id, Payload, Record
+from sift_store.served import Remembered
 from sift_store_pgvector import changing
 from sift_store_pgvector.codec import VectorType, key_of
 from sift_store_pgvector.copying import copied_vectors
@@ -29,8 +29,6 @@ from sift_store_pgvector.work import TIMEOUT, CopyIn, Statement, Work, compiled,
 
 __all__ = ["OwnCollection"]
 
-# How long what another process may change is taken for granted. What this process changes it sees at once.
-_FRESH = 5.0
 # Up to so many passages are counted, more are estimated from PostgreSQL's own statistics.
 _COUNTED = 10_000
 # pgvector indexes a vector up to this dimension; beyond, half the precision.
@@ -38,16 +36,15 @@ _MAX_VECTOR, _MAX_HALFVEC = 2000, 4000
 _REPLACING = "the collection is being re-embedded; write when that has ended"
 
 
-class OwnCollection(Searchable):
+class OwnCollection(Searchable, Remembered):
     """One collection of the catalog, existing or not."""
 
     def __init__(self, server: Server, schema: str, name: str, declared: Mapping[str, str], kind: str | None) -> None:
+        super().__init__()
         self.server, self.schema, self.name = server, schema, name
         self._declared, self._kind = dict(declared), kind
         self._catalog = catalog_table(schema)
         self._state: State | None = None
-        self._statistics: tuple[float, Statistics] | None = None
-        self._changes = 0
 
     @property
     def capabilities(self) -> Capabilities:
@@ -63,19 +60,9 @@ class OwnCollection(Searchable):
 
     # --- state --------------------------------------------------------------------------------------------------------
 
-    def known_statistics(self) -> Statistics | None:
-        """What was read a moment ago, or None."""
-        known = self._statistics
-        return known[1] if known and time.monotonic() - known[0] < _FRESH and known[1].count else None
-
-    def forget(self) -> None:
-        """Read the state anew at the next call: something was changed, or failed."""
-        self._changes += 1
-        self._statistics = None
-
     def statistics(self) -> Work[Statistics]:
         """The state as the server has it."""
-        changes = self._changes
+        changes = self.changes
         state = yield from self.state()
         if state is None:
             statistics = Statistics(0, 0, None, "cosine", self._declared, None)
@@ -91,8 +78,7 @@ class OwnCollection(Searchable):
                 building=building,
                 generation=state.generation,
             )
-        if changes == self._changes:  # else another thread has written since, and this is old already
-            self._statistics = (time.monotonic(), statistics)
+        self.remember(statistics, changes)
         return statistics
 
     def _counts(self, state: State) -> Work[tuple[int, bool]]:

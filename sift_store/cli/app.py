@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
@@ -237,16 +238,20 @@ def drop(store: StoreArgument, yes: Annotated[bool, typer.Option("--yes", help="
 
 @app.command()
 def migrate(
-    database: Annotated[str, typer.Argument(help="A database, e.g. postgresql://user@host/name.")],
+    source: Annotated[str, typer.Argument(help="A store; or, alone, a database such as postgresql://user@host/name.")],
+    target: Annotated[str | None, typer.Argument(help="A store to copy to, of any kind, vectors and all.")] = None,
     to: Annotated[str, typer.Option(help="head, base (drops all collections), or a revision.")] = "head",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before dropping.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the schema in a database to what this version works with, or to another revision."""
+    """Copy a store to another, going on where it was stopped; or bring the schema in a database to a revision."""
+    if target is not None:
+        _copy(source, target, as_json)
+        return
     if to == "base" and not yes and not typer.confirm("Drop the schema with all collections in it?"):
         raise typer.Exit(1)
     with err.status("migrating"):
-        before, after = migrate_schema(database, to)
+        before, after = migrate_schema(source, to)
     if as_json:
         _print_json({"before": before, "after": after})
     else:
@@ -302,6 +307,19 @@ def demo(
     out.rule(align="left")
     wanted = sum(len(question["titles"]) for question in asked)
     out.print(summary(repeated, k * len(asked), supporting, wanted))
+
+
+def _copy(source: str, target: str, as_json: bool) -> None:
+    with existing_store(source) as read, SiftStore.open(target, indexed=read.statistics().fields) as opened:
+        with _bar("copying") as progress:
+            copied = read.copy_to(opened, progress=progress)
+        with err.status("building the index, if one is due"):
+            opened.optimize()
+    if as_json:
+        _print_json(asdict(copied))
+    else:
+        skipped = f", {copied.skipped} without a vector left out" if copied.skipped else ""
+        print(f"{copied.passages} passages, {copied.written} written{skipped}; {copied.checked} compared and equal")
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
