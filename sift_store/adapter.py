@@ -18,7 +18,7 @@ from sift_store.deadline import Deadline
 from sift_store.errors import InvalidInputError, StorageError
 from sift_store.filters import Filter, matches
 from sift_store.location import Location
-from sift_store.records import Id, Payload, Record
+from sift_store.records import MAX_DEPTH, Id, Payload, Record
 
 __all__ = [
     "INDEX_TYPES",
@@ -57,6 +57,7 @@ class Capabilities:
         timeout: seconds that one search may take if the caller gives no `timeout`; None: no limit.
         score_error: what rounding in the engine may add to a score, for vectors kept at less than 32 bits.
         hybrid: a query may have a sparse vector beside the dense one.
+        depth: how far payloads may nest.
     """
 
     engine: str
@@ -66,6 +67,7 @@ class Capabilities:
     timeout: float | None = None
     score_error: float = 1e-5
     hybrid: bool = False
+    depth: int = MAX_DEPTH
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -60,7 +60,7 @@ def copy_steps(source: Context, target: Context, progress: Progress | None) -> S
     while True:
         page: Sequence[Record]
         page, after = yield partial(source.adapter.scan, after, _PAGE, vectors=True)
-        records = _records(page, source, fields)
+        records = _records(page, source, fields, target.adapter.capabilities.depth)
         stored: list[Record | None] = yield partial(target.adapter.get, [record.id for record in records])
         changed = [r for r, old in zip(records, stored, strict=True) if old is None or differs(old, r)]
         if changed:
@@ -96,13 +96,13 @@ def _prepared(source: Context, target: Context, found: Statistics, dimension: in
         raise EmbedderError(f"the source was embedded by {names[0]!r}, the target by {names[1]!r}; copy to another")
 
 
-def _records(page: Sequence[Record], source: Context, fields: dict[str, str]) -> list[Record]:
+def _records(page: Sequence[Record], source: Context, fields: Mapping[str, str], deepest: int) -> list[Record]:
     """What is to be written of a page, one record an id."""
     records: dict[object, Record] = {}
     for record in page:
         if record.vector is None or not record.vector.any() or not matches(source.scope, record.payload):
             continue
-        payload = check_payload(record.payload, f"payload of {record.id!r}")
+        payload = check_payload(record.payload, f"payload of {record.id!r}", deepest)
         check_indexable(payload, fields, f"payload of {record.id!r}")
         records[type(record.id), record.id] = replace(record, payload=payload)
     return list(records.values())

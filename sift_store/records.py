@@ -18,6 +18,7 @@ from sift_store.errors import InvalidInputError
 from sift_store.filters import lookup, parse_datetime, storable
 
 __all__ = [
+    "MAX_DEPTH",
     "Id",
     "Payload",
     "Record",
@@ -38,7 +39,7 @@ Payload: TypeAlias = Mapping[str, Any]
 # What both a signed 64-bit engine column and JSON can hold.
 _MAX_INT = 2**63 - 1
 # Engines recurse when they read a payload back; one gave up at 126.
-_MAX_DEPTH = 64
+MAX_DEPTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,11 @@ def check_texts(texts: object) -> list[str]:
     return given
 
 
-def check_payload(payload: object, where: str, depth: int = 0) -> dict[str, Any]:
+def check_payload(payload: object, where: str, deepest: int = MAX_DEPTH, depth: int = 0) -> dict[str, Any]:
     """A payload as JSON holds it: tuples become lists, dates and datetimes ISO text.
+
+    Args:
+        payload: a mapping, or None for {}. where: for messages. deepest: how far it may nest; depth: where it stands.
 
     Raises:
         InvalidInputError: not a mapping, keys that are not text, or values that JSON cannot hold.
@@ -125,13 +129,16 @@ def check_payload(payload: object, where: str, depth: int = 0) -> dict[str, Any]
         return {}
     if not isinstance(payload, Mapping):
         raise InvalidInputError(f"{where}: {type(payload).__name__} given, a mapping wanted")
-    _check_depth(depth, where)
-    return {_check_key(key, where): _check_value(value, f"{where}[{key!r}]", depth) for key, value in payload.items()}
+    _check_depth(depth, deepest, where)
+    return {
+        _check_key(key, where): _check_value(value, f"{where}[{key!r}]", deepest, depth)
+        for key, value in payload.items()
+    }
 
 
-def _check_depth(depth: int, where: str) -> None:
-    if depth > _MAX_DEPTH:
-        raise InvalidInputError(f"{where[:100]}…: nested more than {_MAX_DEPTH} deep; engines cannot read that back")
+def _check_depth(depth: int, deepest: int, where: str) -> None:
+    if depth > deepest:
+        raise InvalidInputError(f"{where[:100]}…: nested more than {deepest} deep; engines cannot read that back")
 
 
 def _check_key(key: object, where: str) -> str:
@@ -140,7 +147,7 @@ def _check_key(key: object, where: str) -> str:
     return key
 
 
-def _check_value(value: Any, where: str, depth: int) -> Any:
+def _check_value(value: Any, where: str, deepest: int, depth: int) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -159,13 +166,10 @@ def _check_value(value: Any, where: str, depth: int) -> Any:
     elif isinstance(value, UUID):
         return str(value)
     elif isinstance(value, Mapping):
-        return check_payload(value, where, depth + 1)
+        return check_payload(value, where, deepest, depth + 1)
     elif isinstance(value, list | tuple):
-        if depth > _MAX_DEPTH:
-            raise InvalidInputError(
-                f"{where[:100]}…: nested more than {_MAX_DEPTH} deep; engines cannot read that back"
-            )
-        return [_check_value(item, f"{where}[{place}]", depth + 1) for place, item in enumerate(value)]
+        _check_depth(depth, deepest, where)
+        return [_check_value(item, f"{where}[{place}]", deepest, depth + 1) for place, item in enumerate(value)]
     raise InvalidInputError(
         f"{where}: {value!r} given; text, a finite number within ±2⁶³, a boolean, None, a date, "
         "or lists and mappings of these wanted"

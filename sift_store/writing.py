@@ -163,7 +163,7 @@ def _records(
             raise InvalidInputError(f"{name}: {len(given)} given, one for each of {len(checked)} texts wanted")
     records = []
     for row, (text, body) in enumerate(zip(checked, bodies, strict=True)):
-        payload = check_payload(body, f"payloads[{row}]") | context.stamps
+        payload = check_payload(body, f"payloads[{row}]", context.adapter.capabilities.depth) | context.stamps
         check_indexable(payload, statistics.fields, f"payloads[{row}]")
         records.append(Record(content_id(text, payload) if names is None else check_id(names[row]), text, payload))
     return records
@@ -201,7 +201,7 @@ def update_steps(context: Context, ids: Sequence[Id], payload: Payload) -> Steps
     """Merge keys into the payloads of records that must all exist."""
     check_writable(context)
     wanted = check_ids(ids)
-    checked = check_payload(payload, "payload")
+    checked = check_payload(payload, "payload", context.adapter.capabilities.depth)
     stamps = context.stamps
     fixed = [key for key in checked if key in stamps and canonical(checked[key]) != canonical(stamps[key])]
     if fixed:

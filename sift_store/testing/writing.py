@@ -309,17 +309,20 @@ class WriteContract(Fixtures):
         with SiftStore.open(location, embedder=WordEmbedder(8, "others")) as store:
             assert store.search("b", k=1)[0].score == pytest.approx(1, abs=rounding)
 
-    def test_payloads_nest_to_a_limit(self, store: SiftStore) -> None:
+    def test_payloads_nest_to_a_limit(self, store: SiftStore, capabilities: Capabilities) -> None:
+        most = capabilities.depth
+        assert most >= 20
+
         def nested(depth: int) -> dict[str, Any]:
             return {"x": nested(depth - 1)} if depth else {}
 
         cyclic: dict[str, Any] = {}
         cyclic["self"] = cyclic
-        store.add(["deep"], ids=["deep"], payloads=[nested(60)])
+        store.add(["deep"], ids=["deep"], payloads=[nested(most)])
         record = store.get(["deep"])[0]
         assert record is not None
-        assert record.payload == nested(60)
-        for payload in (nested(70), cyclic, {"x": _lists(70)}):
+        assert record.payload == nested(most)
+        for payload in (nested(most + 1), cyclic, {"x": _lists(most + 1)}):
             with pytest.raises(InvalidInputError, match="nested more than"):
                 store.add(["deeper"], payloads=[payload])
         assert store.count() == 1

@@ -1,0 +1,162 @@
+"""Where clients come from: a URL, or the caller's own. gRPC if it answers, else REST, and that is said."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import grpc
+import httpx
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client.common.client_exceptions import QdrantException
+
+from sift_store.errors import InvalidInputError, LocationError, StorageError
+from sift_store.location import Location
+from sift_store_qdrant.grpc_wire import GrpcWire
+from sift_store_qdrant.rest_wire import RestWire
+from sift_store_qdrant.session import Wire
+from sift_store_qdrant.work import Call, Work
+
+__all__ = ["Access", "Server", "access_to", "is_async_client"]
+
+_PORT, _GRPC_PORT = 6333, 6334
+_KEY = "QDRANT_API_KEY"
+# Seconds in which gRPC must answer when a store is opened, and for each request that has no deadline of its own.
+_PROBE, _TIMEOUT = 3, 60
+# What the adapter needs: the query API; for collections of our own, metadata of a collection.
+_LEAST, _LEAST_OWN = (1, 10), (1, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A way to a server.
+
+    Attributes:
+        client: the caller's, or None. options: to make one of our own with. wire: how searches travel.
+        note: why not by gRPC, or "".
+    """
+
+    client: Any
+    options: dict[str, Any] = field(repr=False)
+    wire: Wire
+    note: str = ""
+
+    def sync_client(self) -> Any:
+        """A `QdrantClient`."""
+        return QdrantClient(**self.options) if self.client is None else self.client
+
+    def async_client(self) -> Any:
+        """An `AsyncQdrantClient`."""
+        return AsyncQdrantClient(**self.options) if self.client is None else self.client
+
+
+@dataclass(slots=True)
+class Server:
+    """What was seen of a server: its version, how searches travel to it, and why not by gRPC."""
+
+    wire: str
+    note: str
+    version: str = "of unknown version"
+
+    @property
+    def engine(self) -> str:
+        """For people."""
+        return f"Qdrant {self.version} over {self.wire}"
+
+    def look(self, own: bool) -> Work[None]:
+        """Read the version.
+
+        Raises:
+            StorageError: it is too old.
+        """
+        found = yield Call("info")
+        self.version = str(found.version)
+        parts = self.version.removeprefix("v").split("-")[0].split(".")
+        least = _LEAST_OWN if own else _LEAST
+        if all(part.isdigit() for part in parts[:2]) and tuple(map(int, parts[:2])) < least:
+            what = "a collection of our own" if own else "searching"
+            raise StorageError(
+                f"the server is Qdrant {self.version}; {what} wants {least[0]}.{least[1]} or later: update the server"
+            )
+
+
+def is_async_client(client: Any) -> bool:
+    """Whether a client needs an event loop."""
+    return isinstance(client, AsyncQdrantClient)
+
+
+def access_to(location: Location, client: Any, *, asynchronous: bool) -> Access:
+    """The way to the server that a URL names or a client leads to. Asks the server whether gRPC answers.
+
+    Raises:
+        LocationError: the URL cannot be read. InvalidInputError: a client of another kind.
+    """
+    if client is not None:
+        return _given(client, asynchronous)
+    options = _options(location)
+    try:
+        with _closing(QdrantClient(**options, prefer_grpc=True, timeout=_PROBE)) as probe:
+            probe.info()
+    except (grpc.RpcError, QdrantException) as exc:
+        why = exc.details() if isinstance(exc, grpc.RpcError) else str(exc)
+        note = f"REST, because no gRPC answers at port {options['grpc_port']} ({_short(why)})"
+        return Access(None, {**options, "timeout": _TIMEOUT}, RestWire(), note)
+    return Access(None, {**options, "prefer_grpc": True, "timeout": _TIMEOUT}, GrpcWire())
+
+
+class _closing:  # noqa: N801  # as contextlib's, which the client's `close` does not fit in all versions
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __enter__(self) -> Any:
+        return self._client
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+
+def _short(text: object) -> str:
+    line = " ".join(str(text).split())
+    return line if len(line) <= 80 else line[:79] + "…"
+
+
+def _given(client: Any, asynchronous: bool) -> Access:
+    if not isinstance(client, QdrantClient | AsyncQdrantClient):
+        raise InvalidInputError(
+            f"client: {type(client).__name__} given; a qdrant_client.QdrantClient or AsyncQdrantClient wanted"
+        )
+    if is_async_client(client) and not asynchronous:
+        raise InvalidInputError("client: AsyncQdrantClient given to SiftStore, QdrantClient wanted; or AsyncSiftStore")
+    made_with = client.init_options
+    if made_with.get("location") == ":memory:" or made_with.get("path"):
+        raise InvalidInputError(
+            "client: one in local mode given, of a server wanted; for a store in the process give SiftStore.open a path"
+        )
+    return Access(client, {}, GrpcWire() if made_with.get("prefer_grpc") else RestWire())
+
+
+def _options(location: Location) -> dict[str, Any]:
+    """What a client is made with. The key stands in the URL or in the environment, never in a message."""
+    try:
+        parts = urlsplit(location.address)
+        port = parts.port or _PORT
+        grpc_port = int(location.options.get("grpc_port", _GRPC_PORT))
+    except ValueError as exc:
+        raise LocationError("the URL cannot be read; qdrant://host:6333?collection=NAME wanted") from exc
+    if not parts.hostname:
+        raise LocationError("the URL names no host; qdrant://host:6333?collection=NAME wanted, or give client=")
+    if parts.query or parts.fragment:
+        raise LocationError(f"{(parts.query or parts.fragment).partition('=')[0]}: has no meaning in a qdrant:// URL")
+    key = unquote(parts.password or parts.username or "") or os.environ.get(_KEY)
+    return {
+        "host": parts.hostname,
+        "port": port,
+        "grpc_port": grpc_port,
+        "https": parts.scheme == "qdrants",
+        "prefix": parts.path.strip("/") or None,
+        "api_key": key,
+        "check_compatibility": False,  # a request of its own, on a thread of its own; `Server.look` reads the version
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20),  # off for localhost otherwise
+    }

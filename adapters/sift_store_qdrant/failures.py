@@ -1,0 +1,121 @@
+"""The client's errors as ours. No message holds a key, or more of the data than the caller gave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+import httpx
+from google.protobuf.message import Error as ProtobufError
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+
+from sift_store.deadline import Deadline
+from sift_store.errors import DeadlineError, NotFoundError, SiftStoreError, StorageError, StoreClosedError
+
+__all__ = ["client_errors", "is_refused", "is_transient", "retry_after"]
+
+_CODES = {
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.INTERNAL: 500,
+}
+_MENDS = {
+    401: "give a key: QDRANT_API_KEY, or qdrants://:KEY@host",
+    403: "the key may not do this; give one that may",
+    429: "the server asks for fewer requests; ask again later",
+    503: "see whether the server is up, and try again",
+}
+_LONGEST = 300
+
+
+def _status(error: BaseException) -> int | None:
+    """The error as a status of HTTP; 503 for a connection that failed, 504 for one that took too long."""
+    if isinstance(error, ResourceExhaustedResponse):
+        return 429
+    if isinstance(error, grpc.RpcError):
+        return _CODES.get(error.code(), 400)
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code
+    if isinstance(error, ResponseHandlingException):
+        if isinstance(error.source, httpx.TimeoutException):
+            return 504
+        return 503 if isinstance(error.source, httpx.TransportError) else None
+    return None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a read that failed so may well succeed: the connection was lost, or the server asks for patience."""
+    return _status(error) in (429, 502, 503)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether the server has not so much as begun with the request, so that even a write may be tried again."""
+    return _status(error) == 429
+
+
+def retry_after(error: BaseException | None) -> float | None:
+    """Seconds that the server asks to wait, if it does."""
+    if isinstance(error, ResourceExhaustedResponse):
+        return float(error.retry_after_s)
+    return None
+
+
+@contextmanager
+def client_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None]:
+    """Turn what the client raises into the tree of `sift_store.errors`, most specific first.
+
+    Raises:
+        DeadlineError: the time is over. NotFoundError: no such collection. StoreClosedError: the client is closed.
+        StorageError: all else.
+    """
+    try:
+        yield
+    except SiftStoreError:
+        raise
+    except (grpc.RpcError, ApiException, QdrantException) as exc:
+        status = _status(exc)
+        if status == 504 or (deadline is not None and not deadline.left()):
+            raise _timeout(doing, deadline) from exc
+        if status == 404:
+            raise NotFoundError(f"{doing}: {_message(exc)}") from exc
+        mend = _MENDS.get(status or 0)
+        if (wait := retry_after(exc)) is not None:
+            mend = f"the server asks to wait {wait:g} s, longer than there is time for"
+        raise StorageError(f"{doing}: {_message(exc)}{'; ' + mend if mend else ''}") from exc
+    except (RuntimeError, ValueError, ProtobufError) as exc:
+        if "closed" in str(exc).lower():
+            raise StoreClosedError("the client is closed; open the store again") from exc
+        raise StorageError(f"{doing}: {type(exc).__name__}: {exc}") from exc
+    except (KeyError, TypeError) as exc:
+        raise StorageError(
+            f"{doing}: the answer cannot be read ({type(exc).__name__}); is it a Qdrant server?"
+        ) from exc
+
+
+def _timeout(doing: str, deadline: Deadline | None) -> DeadlineError:
+    if deadline is None:
+        return DeadlineError(f"{doing}: the server did not answer in time; see whether it is up, or give a client more")
+    return deadline.error()
+
+
+def _message(exc: BaseException) -> str:
+    """What the server said, in one line and not too long."""
+    said: object = None
+    if isinstance(exc, grpc.RpcError):
+        said = exc.details()
+    elif isinstance(exc, UnexpectedResponse):
+        try:
+            said = json.loads(exc.content)["status"]["error"]
+        except (ValueError, KeyError, TypeError):
+            said = exc.reason_phrase or f"status {exc.status_code}"
+    elif isinstance(exc, ResponseHandlingException):
+        said = str(exc.source) or type(exc.source).__name__
+    line = " ".join(str(said or exc or type(exc).__name__).split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"

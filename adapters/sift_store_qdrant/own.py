@@ -1,0 +1,323 @@
+"""A collection of ours, as operations on the server; it does no I/O itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from qdrant_client import models
+
+from sift_store.adapter import (
+    CandidateQuery,
+    Candidates,
+    Capabilities,
+    EmbedderIdentity,
+    Key,
+    Statistics,
+    check_generation,
+    outside,
+)
+from sift_store.errors import LocationError, NotFoundError, PartialWriteError, StorageError
+from sift_store.filters import Filter
+from sift_store.points import METADATA, point_id, point_payload
+from sift_store.records import Id, Payload, Record
+from sift_store.served import Remembered
+from sift_store_qdrant.connecting import Server
+from sift_store_qdrant.filters import Fields, both, one_of
+from sift_store_qdrant.payloads import OWN
+from sift_store_qdrant.place import Place, choose_vector, field_kinds, points_count
+from sift_store_qdrant.state import Lease, Marks, behind
+from sift_store_qdrant.work import DEPTH, TIMEOUT, Call, Info, Pause, PointKey, Work
+
+__all__ = ["OwnCollection", "State", "in_chunks", "make_collection", "to_point"]
+
+T = TypeVar("T")
+
+# Points in one request that writes.
+_CHUNK = 256
+_REPLACING = "the collection is being re-embedded; write when that has ended"
+_REPLACED = "the collection was re-embedded or dropped meanwhile and nothing was done; open the store again"
+# Between two looks at a server that builds its index.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A collection that exists, as it was last seen."""
+
+    marks: Marks
+    place: Place
+    lease: Lease | None
+
+
+class OwnCollection(Remembered):
+    """One collection by its name, existing or not."""
+
+    def __init__(self, server: Server, name: str, declared: Mapping[str, str]) -> None:
+        super().__init__()
+        self.server, self.name, self.declared = server, name, dict(declared)
+        self._state: State | None = None
+        self.capabilities = Capabilities(
+            engine=server.engine,
+            persistent=True,
+            native_filter="a qdrant_client.models.Filter",
+            timeout=TIMEOUT,
+            depth=DEPTH,
+        )
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> Work[Statistics]:
+        """The state as the server has it."""
+        changes = self.changes
+        info = yield from self.info()
+        if info is None or self._state is None:
+            return Statistics(0, 0, None, "cosine", self.declared, None)
+        place, marks = self._state.place, self._state.marks
+        count = yield from points_count(info, place.collection)
+        statistics = Statistics(
+            count=count,
+            indexed=min(info.indexed_vectors_count or 0, count),
+            dimension=place.vectors.dimension,
+            metric="cosine",
+            fields=place.fields.kinds,
+            embedder=marks.embedder,
+            building=info.status == models.CollectionStatus.YELLOW,
+            generation=marks.generation,
+        )
+        self.remember(statistics, changes)
+        return statistics
+
+    def info(self) -> Work[models.CollectionInfo | None]:
+        """What the server says of the collection now; None if it is not there.
+
+        Raises:
+            LocationError: a collection of that name is there and not ours.
+        """
+        try:
+            info: models.CollectionInfo = yield Info(self.name)
+        except NotFoundError:
+            self._state = None
+            return None
+        marks = Marks.of(info)
+        if marks is None:
+            raise LocationError(
+                f"{self.name!r} is a collection that another program keeps; read it with SiftStore.attach, or choose "
+                "another name"
+            )
+        fields = Fields(METADATA, field_kinds(info.payload_schema, METADATA))
+        place = Place(marks.collection, choose_vector(info.config, {}), OWN, fields, note=self.server.note)
+        self._state = State(marks, place, Lease.of(info))
+        return info
+
+    def serving(self) -> State:
+        """The state of a collection that exists.
+
+        Raises:
+            StorageError: nothing was ever added.
+        """
+        if self._state is None:
+            raise StorageError("the collection is empty; add something first")
+        return self._state
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+    # By the name behind the alias: content that has been replaced is gone, and not taken for the new one.
+
+    def candidates(self, queries: Sequence[CandidateQuery]) -> Work[list[Candidates]]:
+        """See `Place.candidates`."""
+        state = self.serving()
+        return (yield from _there(state.place.candidates(queries, state.marks.generation)))
+
+    def fetch(self, keys: Sequence[Key]) -> Work[list[Record | None]]:
+        """See `Place.fetch`."""
+        return (yield from _there(self.serving().place.fetch(keys)))
+
+    def count(self, where: Filter | None) -> Work[int]:
+        """See `Place.count`."""
+        return (yield from _there(self.serving().place.count(where)))
+
+    def scan(self, after: Key | None, limit: int, *, vectors: bool) -> Work[tuple[list[Record], Key | None]]:
+        """See `Place.scan`."""
+        return (yield from _there(self.serving().place.scan(after, limit, vectors=vectors)))
+
+    def get(self, ids: Sequence[Id], *, vectors: bool) -> Work[list[Record | None]]:
+        """Records by id, in order."""
+        return (yield from _there(self.serving().place.fetch([_key(id_) for id_ in ids], vectors=vectors)))
+
+    # --- creating -----------------------------------------------------------------------------------------------------
+
+    def create(self, dimension: int, embedder: EmbedderIdentity) -> Work[None]:
+        """Make the collection with the indexes of its fields, and the name that leads to it, if it is not there."""
+        if (yield from self.info()) is not None:
+            return
+        first = Marks(behind(self.name, 0), 0, embedder)
+        try:
+            yield from make_collection(first, dimension, self.declared)
+        except StorageError as exc:
+            if "already exists" not in str(exc):
+                raise  # else another opener is at it, or one was interrupted: its collection will do
+        if (yield from self.info()) is None:
+            alias = models.CreateAlias(collection_name=first.collection, alias_name=self.name)
+            yield _aliases(models.CreateAliasOperation(create_alias=alias))
+
+    def declare(self) -> Work[None]:
+        """Make the indexes of fields that were declared at open and that an existing collection does not have."""
+        if (yield from self.info()) is None:
+            return
+        place = self.serving().place
+        for key, kind in self.declared.items():
+            if place.fields.kinds.get(key) != kind:
+                if key in place.fields.kinds:
+                    gone = {"collection_name": place.collection, "field_name": place.fields.path(key), "wait": True}
+                    yield Call("delete_payload_index", gone)
+                yield _field_index(place.collection, key, kind)
+        yield from self.info()
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def upsert(self, records: Sequence[Record], generation: int | None, within: Filter | None) -> Work[None]:
+        """Write records, 256 a request."""
+        state = yield from self._writable()
+        check_generation(state.marks.generation, generation)
+        if within is not None:
+            outside((yield from self.get([record.id for record in records], vectors=False)), within)
+        scope = state.place.fields.translate(within)
+        done: list[Id] = []
+        for chunk in in_chunks(records):
+            points = [to_point(record) for record in chunk]
+            call = {"collection_name": state.place.collection, "points": points, "wait": True}
+            if scope is not None:  # in the same step as the write: whoever was outside before stays as it is
+                call["update_filter"] = scope
+            try:
+                yield from _there(_once(Call("upsert", call)))
+            except StorageError as exc:
+                if not done:
+                    raise
+                raise PartialWriteError(f"{len(done)} of {len(records)} written: {exc}", done) from exc
+            done += [record.id for record in chunk]
+        yield from self._check_same(state)
+        if within is not None:
+            outside((yield from self.get([record.id for record in records], vectors=False)), within)
+
+    def update_payload(self, ids: Sequence[Id], payload: Payload, within: Filter | None) -> Work[None]:
+        """Merge keys into payloads; vectors stay as they are."""
+        state = yield from self._writable()
+        if within is not None:
+            outside((yield from self.get(ids, vectors=False)), within)
+        place, changes = state.place, dict(payload)
+        if None in payload.values():  # the server takes null for "remove this key"
+            yield from self._merge(place, ids, changes)
+        else:
+            which = both(one_of([_key(id_) for id_ in ids]), place.fields.translate(within))
+            call = {"collection_name": place.collection, "payload": changes, "points": which, "key": METADATA}
+            yield from _there(_once(Call("set_payload", {**call, "wait": True})))
+        yield from self._check_same(state)
+
+    def _merge(self, place: Place, ids: Sequence[Id], changes: Mapping[str, Any]) -> Work[None]:
+        records = yield from place.fetch([_key(id_) for id_ in ids])
+        for record in records:
+            if record is not None:
+                whole = point_payload(replace(record, payload={**record.payload, **changes}))
+                call = {"collection_name": place.collection, "payload": whole, "points": [_key(record.id)]}
+                yield from _there(_once(Call("overwrite_payload", {**call, "wait": True})))
+
+    def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> Work[int]:
+        """Delete by ids, by filter, or by both; how many went."""
+        state = yield from self._writable()
+        place = state.place
+        named = None if ids is None else one_of([_key(id_) for id_ in ids])
+        which = both(named, place.fields.translate(where))
+        counted = yield Call("count", {"collection_name": place.collection, "count_filter": which, "exact": True})
+        if counted.count:
+            selector = models.FilterSelector(filter=which or models.Filter())
+            call = {"collection_name": place.collection, "points_selector": selector, "wait": True}
+            yield from _there(_once(Call("delete", call)))
+        yield from self._check_same(state)
+        return int(counted.count)
+
+    def _writable(self) -> Work[State]:
+        """First in every operation that writes: see what there is, and whether somebody replaces it."""
+        before = self.serving()
+        if (yield from self.info()) is None or self.serving().place.collection != before.place.collection:
+            raise StorageError(_REPLACED)
+        if self.serving().lease is not None:
+            raise StorageError(_REPLACING)
+        return self.serving()
+
+    def _check_same(self, before: State) -> Work[None]:
+        """Last in every operation that writes: a replacement that has begun meanwhile may not have seen it."""
+        if (yield from self.info()) is None or self.serving().place.collection != before.place.collection:
+            raise StorageError("the collection was re-embedded meanwhile, perhaps without this write; write it again")
+        if self.serving().lease is not None:
+            raise StorageError("a re-embedding has begun meanwhile, perhaps without this write; write again at its end")
+
+    # --- the index ----------------------------------------------------------------------------------------------------
+
+    def optimize(self, wait: bool) -> Work[None]:
+        """Have the server look for what there is to index, and wait until it has done so."""
+        if (yield from self.info()) is None:
+            return
+        name, pause = self.serving().place.collection, _FIRST_PAUSE
+        nothing_new = models.OptimizersConfigDiff()  # any update wakes the optimizers, this one changes nothing
+        yield Call("update_collection", {"collection_name": name, "optimizers_config": nothing_new})
+        while wait:
+            info: models.CollectionInfo = yield Info(name)
+            if info.status == models.CollectionStatus.GREEN:
+                return
+            if info.status == models.CollectionStatus.RED:
+                raise StorageError(f"the server could not build the index: {info.optimizer_status}; see its log")
+            yield Pause(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _once(call: Call) -> Work[Any]:
+    return (yield call)
+
+
+def _there(work: Work[T]) -> Work[T]:
+    """A collection that is gone has been replaced: its name leads to another one now, or to none."""
+    try:
+        return (yield from work)
+    except NotFoundError as exc:
+        raise StorageError(_REPLACED) from exc
+
+
+def _key(id_: Id) -> PointKey:
+    key = point_id(id_)
+    return key if isinstance(key, int) else str(key)
+
+
+def to_point(record: Record) -> models.PointStruct:
+    """A record with its vector as the server takes it."""
+    vector = [] if record.vector is None else record.vector.tolist()
+    return models.PointStruct(id=_key(record.id), vector=vector, payload=point_payload(record))
+
+
+def in_chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """As many at a time as one request writes."""
+    for start in range(0, len(records), _CHUNK):
+        yield records[start : start + _CHUNK]
+
+
+def make_collection(marks: Marks, dimension: int, fields: Mapping[str, str]) -> Work[None]:
+    """A collection of ours on the server, with the indexes of its fields; no name leads to it yet."""
+    vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+    call = {"collection_name": marks.collection, "vectors_config": vectors, "metadata": marks.metadata()}
+    yield Call("create_collection", call)
+    for key, kind in fields.items():
+        yield _field_index(marks.collection, key, kind)
+
+
+def _field_index(collection: str, key: str, kind: str) -> Call:
+    """The making of a payload index."""
+    path = Fields(METADATA, {}).path(key)
+    schema = models.PayloadSchemaType(kind)
+    return Call(
+        "create_payload_index",
+        {"collection_name": collection, "field_name": path, "field_schema": schema, "wait": True},
+    )
+
+
+def _aliases(*operations: Any) -> Call:
+    return Call("update_collection_aliases", {"change_aliases_operations": list(operations)})
