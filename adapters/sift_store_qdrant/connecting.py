@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,6 +26,8 @@ _PORT, _GRPC_PORT = 6333, 6334
 _KEY = "QDRANT_API_KEY"
 # Seconds in which gRPC must answer when a store is opened, and for each request that has no deadline of its own.
 _PROBE, _TIMEOUT = 3, 60
+# Else a server that was down for some seconds is not tried again for as many.
+_RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
 # What the adapter needs: the query API; for collections of our own, metadata of a collection.
 _LEAST, _LEAST_OWN = (1, 10), (1, 16)
 
@@ -45,11 +48,11 @@ class Access:
 
     def sync_client(self) -> Any:
         """A `QdrantClient`."""
-        return QdrantClient(**self.options) if self.client is None else self.client
+        return _made(QdrantClient, self.options) if self.client is None else self.client
 
     def async_client(self) -> Any:
         """An `AsyncQdrantClient`."""
-        return AsyncQdrantClient(**self.options) if self.client is None else self.client
+        return _made(AsyncQdrantClient, self.options) if self.client is None else self.client
 
 
 @dataclass(slots=True)
@@ -97,13 +100,17 @@ def access_to(location: Location, client: Any, *, asynchronous: bool) -> Access:
         return _given(client, asynchronous)
     options = _options(location)
     try:
-        with _closing(QdrantClient(**options, prefer_grpc=True, timeout=_PROBE)) as probe:
+        with _closing(_made(QdrantClient, {**options, "prefer_grpc": True, "timeout": _PROBE})) as probe:
             probe.info()
     except (grpc.RpcError, QdrantException) as exc:
         why = exc.details() if isinstance(exc, grpc.RpcError) else str(exc)
         note = f"REST, because no gRPC answers at port {options['grpc_port']} ({_short(why)})"
         return Access(None, {**options, "timeout": _TIMEOUT}, RestWire(), note)
     return Access(None, {**options, "prefer_grpc": True, "timeout": _TIMEOUT}, GrpcWire())
+
+
+def _made(kind: type[Any], options: Mapping[str, Any]) -> Any:
+    return kind(**options, grpc_options=dict(_RECONNECT))  # a copy: the client writes into it
 
 
 class _closing:  # noqa: N801  # as contextlib's, which the client's `close` does not fit in all versions

@@ -30,7 +30,7 @@ from sift_store_qdrant.place import Place, choose_vector, field_kinds, points_co
 from sift_store_qdrant.state import Lease, Marks, behind
 from sift_store_qdrant.work import DEPTH, TIMEOUT, Call, Info, Pause, PointKey, Work
 
-__all__ = ["OwnCollection", "State", "in_chunks", "make_collection", "to_point"]
+__all__ = ["OwnCollection", "State", "in_chunks", "lead", "make_collection", "to_point"]
 
 T = TypeVar("T")
 
@@ -158,8 +158,7 @@ class OwnCollection(Remembered):
             if "already exists" not in str(exc):
                 raise  # else another opener is at it, or one was interrupted: its collection will do
         if (yield from self.info()) is None:
-            alias = models.CreateAlias(collection_name=first.collection, alias_name=self.name)
-            yield _aliases(models.CreateAliasOperation(create_alias=alias))
+            yield lead(self.name, first.collection)
 
     def declare(self) -> Work[None]:
         """Make the indexes of fields that were declared at open and that an existing collection does not have."""
@@ -319,5 +318,8 @@ def _field_index(collection: str, key: str, kind: str) -> Call:
     )
 
 
-def _aliases(*operations: Any) -> Call:
-    return Call("update_collection_aliases", {"change_aliases_operations": list(operations)})
+def lead(name: str, collection: str) -> Call:
+    """Have a name lead to a collection, whatever it led to before; one step, and none if the collection is gone."""
+    alias = models.CreateAlias(collection_name=collection, alias_name=name)
+    operation = models.CreateAliasOperation(create_alias=alias)
+    return Call("update_collection_aliases", {"change_aliases_operations": [operation]})

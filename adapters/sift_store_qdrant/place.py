@@ -59,7 +59,7 @@ def choose_vector(config: models.CollectionConfig, options: Mapping[str, str]) -
     held = config.params.vectors or {}
     dense = dict(held) if isinstance(held, dict) else {"": held}
     sparse = config.params.sparse_vectors or {}
-    names = ", ".join(repr(name) for name in dense if name) or "none"
+    names = ", ".join(repr(name) for name in sorted(dense) if name) or "none"
     using = options.get("vector")
     if using is None:
         usable = [name for name, params in dense.items() if params.multivector_config is None]
@@ -76,7 +76,7 @@ def choose_vector(config: models.CollectionConfig, options: Mapping[str, str]) -
         raise LocationError(f"vector {using!r} is compared by {params.distance.value}; Cosine, Dot or Euclid wanted")
     words = options.get("sparse", "")
     if words and words not in sparse:
-        raise LocationError(f"sparse={words}: no such sparse vector; there are: {', '.join(sparse) or 'none'}")
+        raise LocationError(f"sparse={words}: no such sparse vector; there are: {', '.join(sorted(sparse)) or 'none'}")
     quantized = (params.quantization_config or config.quantization_config) is not None
     return VectorChoice(using, params.size, metric, len(dense) + len(sparse) == 1, quantized, words)
 

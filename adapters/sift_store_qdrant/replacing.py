@@ -12,7 +12,7 @@ from sift_store.adapter import EmbedderIdentity
 from sift_store.errors import NotFoundError, StorageError
 from sift_store.records import Record
 from sift_store_qdrant.catalog import collections_behind
-from sift_store_qdrant.own import OwnCollection, State, in_chunks, make_collection, to_point
+from sift_store_qdrant.own import OwnCollection, State, in_chunks, lead, make_collection, to_point
 from sift_store_qdrant.state import LEASE, REPLACING, Lease, Marks, behind
 from sift_store_qdrant.work import Call, Info, Work
 
@@ -69,24 +69,41 @@ class Replacing:
             yield from self.abandon()
             return old.marks.generation
         yield from self._check()
-        alias = models.CreateAlias(collection_name=new.collection, alias_name=self._own.name)
-        away = models.DeleteAlias(alias_name=self._own.name)
-        switch = [models.DeleteAliasOperation(delete_alias=away), models.CreateAliasOperation(create_alias=alias)]
-        yield Call("update_collection_aliases", {"change_aliases_operations": switch})
+        yield lead(self._own.name, new.collection)
         self._old = self._new = None
-        with contextlib.suppress(StorageError):  # else the next replacement sweeps it up
-            yield Call("delete_collection", {"collection_name": old.place.collection})
+        yield from self._drop(old.place.collection)
         yield from self._own.info()
         return new.generation
 
     def abandon(self) -> Work[None]:
-        """Drop what was written, and let writers in again."""
+        """Drop what was written, unless it is live already, and let writers in again."""
         old, new = self._old, self._new
         self._old = self._new = None
+        if old is None:
+            return
+        live = old.place.collection
         if new is not None:
+            if (yield from self._live()) == new.collection:  # the change was made, its answer was lost
+                yield from self._drop(live)
+                yield from self._own.info()
+                return
             yield Call("delete_collection", {"collection_name": new.collection})
-        if old is not None:
-            yield Call("update_collection", {"collection_name": old.place.collection, "metadata": {REPLACING: None}})
+            if (yield from self._live()) is None:  # the change was made just now, and its end was dropped
+                yield lead(self._own.name, live)
+        yield Call("update_collection", {"collection_name": live, "metadata": {REPLACING: None}})
+
+    def _live(self) -> Work[str | None]:
+        """What the name leads to."""
+        try:
+            info: models.CollectionInfo = yield Info(self._own.name)
+        except NotFoundError:
+            return None
+        marks = Marks.of(info)
+        return None if marks is None else marks.collection
+
+    def _drop(self, collection: str) -> Work[None]:
+        with contextlib.suppress(StorageError):  # else the next replacement sweeps it up
+            yield Call("delete_collection", {"collection_name": collection})
 
     def _held(self) -> State:
         if self._old is None:

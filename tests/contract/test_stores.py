@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from postgres_server import Server
+from qdrant_server import Qdrant
 
 from sift_store.testing.contract import StoreContract
 
@@ -30,3 +31,15 @@ class TestPostgresHalfPrecision(StoreContract):
     @pytest.fixture
     def location(self, postgres: Server, database: str) -> str:
         return postgres.url(database, collection="contract", vector_type="halfvec")
+
+
+class TestQdrantOverGrpc(StoreContract):
+    @pytest.fixture
+    def location(self, qdrant: Qdrant, collection: str) -> str:
+        return qdrant.url(collection)
+
+
+class TestQdrantOverRest(StoreContract):
+    @pytest.fixture
+    def location(self, qdrant: Qdrant, collection: str) -> str:
+        return qdrant.url(collection, rest=True)
