@@ -21,7 +21,7 @@ from sift_store_qdrant.connecting import access_to
 
 from sift_store.location import parse_location
 
-IMAGE = "qdrant/qdrant:v1.17.0"
+IMAGE = "qdrant/qdrant:v1.19.0"
 
 
 class Qdrant:

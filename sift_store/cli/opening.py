@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from sift_store.errors import NotFoundError
 from sift_store.location import parse_location
+from sift_store.registry import store_module
 from sift_store.store import SiftStore, list_collections
 
 __all__ = ["check_exists", "existing_store", "exists", "shown"]
+
+# Parameters that say where things are in the data of others.
+_ATTACHED = {"id", "metadata", "table", "text", "vector"}
 
 
 def shown(store: str) -> str:
@@ -16,12 +22,12 @@ def shown(store: str) -> str:
 
 
 def exists(store: str) -> bool:
-    """Whether there is a collection at that path or URL."""
+    """Whether there is a collection of ours at that path or URL."""
     return parse_location(store).collection in list_collections(store)
 
 
 def check_exists(store: str) -> None:
-    """Refuse a place with no collection.
+    """Refuse a place with no collection of ours.
 
     Raises:
         NotFoundError: there is none.
@@ -31,8 +37,16 @@ def check_exists(store: str) -> None:
 
 
 def existing_store(store: str, embedder: str | None = None) -> SiftStore:
-    """Open what is there, or attach a table that the URL names; nothing is created."""
-    if "table" in parse_location(store).options:
+    """Open what is there, or attach what others keep under that name; nothing is created.
+
+    Raises:
+        NotFoundError: there is nothing.
+    """
+    where = parse_location(store)
+    if where.options.keys() & _ATTACHED:
         return SiftStore.attach(store, embedder=embedder)
+    if not exists(store) and "collection" in where.options and hasattr(store_module(where), "attach_store"):
+        with contextlib.suppress(NotFoundError):
+            return SiftStore.attach(store, embedder=embedder)
     check_exists(store)
     return SiftStore.open(store, embedder=embedder)

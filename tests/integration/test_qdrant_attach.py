@@ -3,7 +3,7 @@ any kind. Nothing is ever written.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -267,6 +267,30 @@ def test_a_collection_of_ours_can_be_attached_too(qdrant: Qdrant, collection: st
         assert [record and record.id for record in store.get(["a", "nobody"])] == ["a", None]
     with pytest.raises(EmbedderError, match=r"'words'.*'others'"):
         SiftStore.attach(qdrant.url(collection), embedder=WordEmbedder(name="others"))
+
+
+def test_commands_read_what_others_keep(
+    run: Callable[..., tuple[int, str, str]], qdrant: Qdrant, collection: str, client: QdrantClient
+) -> None:
+    client.create_collection(collection, models.VectorParams(size=384, distance=models.Distance.COSINE))
+    points = [
+        models.PointStruct(id=i, vector=np.eye(384)[i].tolist(), payload={"page_content": text, "metadata": {}})
+        for i, text in enumerate(JORDAN)
+    ]
+    client.upsert(collection, points)
+    url = qdrant.url(collection)
+    code, out, _ = run("doctor", url)
+    assert code == 0
+    assert "LangChain" in out
+    code, _, err = run("search", url, "Jordan")
+    assert code == 2
+    assert "no embedder" in err
+    code, _, err = run("doctor", qdrant.url("nowhere"))
+    assert code == 2
+    assert "no collection at qdrant://…?collection=nowhere" in err
+    code, _, err = run("drop", url, "--yes")
+    assert code == 2
+    assert client.collection_exists(collection)
 
 
 # --- any collection ---------------------------------------------------------------------------------------------------
