@@ -40,6 +40,8 @@ _REPLACING = "the collection is being re-embedded; write when that has ended"
 _REPLACED = "the collection was re-embedded or dropped meanwhile and nothing was done; open the store again"
 # Between two looks at a server that builds its index.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+# It may be seen green before the optimizers have begun.
+_GREENS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +262,16 @@ class OwnCollection(Remembered):
         name, pause = self.serving().place.collection, _FIRST_PAUSE
         nothing_new = models.OptimizersConfigDiff()  # any update wakes the optimizers, this one changes nothing
         yield Call("update_collection", {"collection_name": name, "optimizers_config": nothing_new})
+        green = 0
         while wait:
+            yield Pause(pause)
             info: models.CollectionInfo = yield Info(name)
-            if info.status == models.CollectionStatus.GREEN:
+            green = green + 1 if info.status == models.CollectionStatus.GREEN else 0
+            if green == _GREENS:
                 return
             if info.status == models.CollectionStatus.RED:
                 raise StorageError(f"the server could not build the index: {info.optimizer_status}; see its log")
-            yield Pause(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = _FIRST_PAUSE if green else min(2 * pause, _LONGEST_PAUSE)
 
 
 def _once(call: Call) -> Work[Any]:
