@@ -192,7 +192,7 @@ def any_server() -> Iterator[Server]:
     if url := os.environ.get("TEST_POSTGRES_URL"):
         yield Server(dict(psycopg.conninfo.conninfo_to_dict(url)))
     elif os.environ.get("TEST_POSTGRES") == "container":
-        from testcontainers.postgres import PostgresContainer
+        from testcontainers.community.postgres import PostgresContainer
 
         with PostgresContainer(IMAGE, driver=None) as container:
             yield Server(dict(psycopg.conninfo.conninfo_to_dict(container.get_connection_url())))

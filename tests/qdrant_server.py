@@ -78,13 +78,10 @@ def any_server() -> Iterator[Qdrant]:
         scheme, _, host = location.address.partition("://")
         yield Qdrant(host.rstrip("/"), int(location.options.get("grpc_port", 6334)), scheme)
     elif os.environ.get("TEST_QDRANT") == "container":
-        from testcontainers.core.container import DockerContainer
-        from testcontainers.core.wait_strategies import HttpWaitStrategy
+        from testcontainers.community.qdrant import QdrantContainer
 
-        container = DockerContainer(IMAGE).with_exposed_ports(6333, 6334)
-        with container.waiting_for(HttpWaitStrategy(6333, "/readyz")) as running:
-            host = running.get_container_host_ip()
-            yield Qdrant(f"{host}:{running.get_exposed_port(6333)}", int(running.get_exposed_port(6334)))
+        with QdrantContainer(IMAGE) as container:
+            yield Qdrant(container.rest_host_address, int(container.exposed_grpc_port))
     else:
         with serve() as server:
             yield of_edge(server)
