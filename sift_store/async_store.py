@@ -151,7 +151,7 @@ class AsyncSiftStore(Shell):
 
     async def copy_to(self, target: Self, *, progress: Progress | None = None) -> Copied:
         """As `SiftStore.copy_to`."""
-        return await self._run(copy_steps(self._context, target._context, progress))
+        return await self._run(copy_steps(self._context, self._fellow(target), progress))
 
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """As `SiftStore.scoped`; not awaited."""

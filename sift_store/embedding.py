@@ -6,6 +6,7 @@ with `embed_documents` and `embed_query`, or a callable from a list of texts to 
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -161,12 +162,13 @@ class SparseEmbedding:
                 indices, values = list(given.keys()), list(given.values())
             else:
                 indices, values = list(given.indices), list(given.values)
-            vector = SparseVector(tuple(int(index) for index in indices), tuple(float(value) for value in values))
+            vector = SparseVector(tuple(map(operator.index, indices)), tuple(map(float, values)))
         except Exception as exc:
             raise EmbedderError(f"the sparse embedder failed: {type(exc).__name__}: {exc}") from exc
         distinct = len(set(vector.indices)) == len(vector.indices) == len(vector.values)
-        if not distinct or min(vector.indices, default=0) < 0 or not np.isfinite(vector.values).all():
-            raise EmbedderError("the sparse embedder gave no finite value for each of some distinct indices >= 0")
+        within = all(0 <= index < 2**32 for index in vector.indices)
+        if not distinct or not within or not np.isfinite(vector.values).all():
+            raise EmbedderError("the sparse embedder gave no finite value for each of some distinct indices below 2³²")
         return vector
 
 

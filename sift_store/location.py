@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sift_store.errors import LocationError
 
-__all__ = ["DEFAULT_COLLECTION", "Location", "parse_location"]
+__all__ = ["DEFAULT_COLLECTION", "Location", "check_options", "parse_location"]
 
 DEFAULT_COLLECTION = "default"
 
@@ -73,3 +73,14 @@ def _options(query: str) -> dict[str, str]:
             )
         options[name] = value
     return options
+
+
+def check_options(location: Location, allowed: frozenset[str], instead: str) -> None:
+    """For adapters: refuse parameters that cannot be honoured. `instead`: where they may have a meaning.
+
+    Raises:
+        LocationError: names the first.
+    """
+    wrong = sorted(location.options.keys() - allowed)
+    if wrong:
+        raise LocationError(f"{wrong[0]}= has no meaning here ({', '.join(sorted(allowed))} have); use {instead}")

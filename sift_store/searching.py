@@ -142,6 +142,8 @@ def _pools(
         context = replace(context, deadline=Deadline.after(request.timeout))
     if request.method == "knn" and any(question.weights is not None for question in questions):
         raise InvalidInputError("weights: method 'knn' ranks by the best score and weighs nothing; leave them out")
+    if context.sparse is not None and any(question.weights is not None for question in questions):
+        raise InvalidInputError("weights: the fused scores of hybrid search cannot be weighed; leave them out")
     request = replace(request, where=conjunction(context.scope, request.where))
     statistics: Statistics = yield partial(context.adapter.statistics, deadline=context.deadline)
     generation = context.in_use.generation

@@ -262,9 +262,10 @@ class SiftStore(Shell):
 
         Raises:
             EmbedderError: the target holds vectors of another embedder or dimension. ReadOnlyError: it was attached.
+            InvalidInputError: something in the source that the target cannot hold, such as two passages of one id.
             StorageError: counts, or a sample of the passages, do not agree at the end.
         """
-        return self._run(copy_steps(self._context, target._context, progress))
+        return self._run(copy_steps(self._context, self._fellow(target), progress))
 
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """This store seen through a fixed filter, for tenants: no call can widen it.

@@ -14,7 +14,7 @@ from typing import Any
 
 from sift_store.adapter import Adapter
 from sift_store.errors import LocationError
-from sift_store.location import Location
+from sift_store.location import Location, check_options
 from sift_store.registry import needs_extra
 
 with needs_extra("pgvector"):
@@ -55,7 +55,7 @@ _KINDS = ("vector", "halfvec")
 
 def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> Adapter:
     """Open a collection of our own, existing or not; `client` is a psycopg_pool pool or a SQLAlchemy engine."""
-    _check_options(location, _OWN, "SiftStore.attach")
+    check_options(location, _OWN, "SiftStore.attach")
     with _connected(location, client) as (session, server, parameters):
         own, maintenance = _own(server, location, indexed), Maintenance(parameters, _schema(location))
         adapter = PgAdapter(session, own, maintenance)
@@ -65,7 +65,7 @@ def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = 
 
 async def open_async_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> AsyncPgAdapter:
     """The same with the async driver."""
-    _check_options(location, _OWN, "AsyncSiftStore.attach")
+    check_options(location, _OWN, "AsyncSiftStore.attach")
     async with _connected_async(location, client) as (session, server, parameters):
         own, maintenance = _own(server, location, indexed), Maintenance(parameters, _schema(location))
         adapter = AsyncPgAdapter(session, own, maintenance)
@@ -75,7 +75,7 @@ async def open_async_store(location: Location, *, indexed: Mapping[str, str], cl
 
 def attach_store(location: Location, *, client: Any = None) -> Adapter:
     """Attach a table or view, or a LangChain collection in its table."""
-    _check_options(location, _ATTACHED, "SiftStore.open")
+    check_options(location, _ATTACHED, "SiftStore.open")
     with _connected(location, client) as (session, server, parameters):
         found = session.read("looking at the table", lambda: attach(server, location.options))
         return PgAdapter(session, found, Maintenance(parameters, found.found.schema))
@@ -83,7 +83,7 @@ def attach_store(location: Location, *, client: Any = None) -> Adapter:
 
 async def attach_async_store(location: Location, *, client: Any = None) -> AsyncPgAdapter:
     """The same with the async driver."""
-    _check_options(location, _ATTACHED, "AsyncSiftStore.open")
+    check_options(location, _ATTACHED, "AsyncSiftStore.open")
     async with _connected_async(location, client) as (session, server, parameters):
         found = await session.read("looking at the table", lambda: attach(server, location.options))
         return AsyncPgAdapter(session, found, Maintenance(parameters, found.found.schema))
@@ -135,14 +135,14 @@ def list_collections(location: Location) -> list[str]:
 
 def drop_collection(location: Location) -> bool:
     """Drop a collection of ours; whether there was one."""
-    _check_options(location, _OWN, "the program that it belongs to")
+    check_options(location, _OWN, "the program that it belongs to")
     schema = _schema(location)
     return drop(Maintenance(parameters_of(location, None), schema), schema, location.collection)
 
 
 def migrate_schema(location: Location, revision: str) -> tuple[str | None, str | None]:
     """Bring our schema to a revision ("head", "base" or a number): the one before and the one after."""
-    _check_options(location, frozenset({"schema"}), "the URL of the database alone")
+    check_options(location, frozenset({"schema"}), "the URL of the database alone")
     return Maintenance(parameters_of(location, None), _schema(location)).migrate(revision)
 
 
@@ -155,10 +155,3 @@ def _own(server: Server, location: Location, indexed: Mapping[str, str]) -> OwnC
     if kind is not None and kind not in _KINDS:
         raise LocationError(f"vector_type={kind}: one of {', '.join(_KINDS)} wanted")
     return OwnCollection(server, _schema(location), location.collection, indexed, kind)
-
-
-def _check_options(location: Location, allowed: frozenset[str], instead: str) -> None:
-    """What cannot be honoured is refused."""
-    wrong = sorted(location.options.keys() - allowed)
-    if wrong:
-        raise LocationError(f"{wrong[0]}= has no meaning here ({', '.join(sorted(allowed))} have); use {instead}")

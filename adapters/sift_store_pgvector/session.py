@@ -15,7 +15,6 @@ from psycopg.types.string import ByteaBinaryLoader
 from tenacity import (
     Retrying,
     retry_if_exception,
-    stop_after_attempt,
     stop_after_delay,
     wait_exponential,
     wait_random,
@@ -47,10 +46,10 @@ T = TypeVar("T")
 
 # Seconds for one transaction that writes.
 WRITE_TIMEOUT = 300.0
-# A server that restarts is back within these.
-_ATTEMPTS, _SECONDS = 8, 6.0
+# A server that restarts is back within these seconds.
+_SECONDS = 6.0
 RETRY: dict[str, Any] = {
-    "stop": stop_after_attempt(_ATTEMPTS) | stop_after_delay(_SECONDS),
+    "stop": stop_after_delay(_SECONDS),
     "wait": wait_exponential(multiplier=0.05, max=1.0) + wait_random(0, 0.05),
     "retry": retry_if_exception(is_transient),
     "reraise": True,

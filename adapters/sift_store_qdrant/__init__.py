@@ -15,8 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sift_store.adapter import Adapter
-from sift_store.errors import LocationError
-from sift_store.location import Location
+from sift_store.location import Location, check_options
 from sift_store.registry import needs_extra
 
 with needs_extra("qdrant"):
@@ -25,7 +24,7 @@ with needs_extra("qdrant"):
 
 from sift_store_qdrant.adapter import AsyncQdrantAdapter, QdrantAdapter
 from sift_store_qdrant.attached import attach
-from sift_store_qdrant.catalog import collection_names, drop
+from sift_store_qdrant.catalog import check_name, collection_names, drop
 from sift_store_qdrant.connecting import Server, access_to, is_async_client
 from sift_store_qdrant.failures import client_errors
 from sift_store_qdrant.own import OwnCollection
@@ -47,7 +46,8 @@ _ATTACHED = _OWN | {"fusion", "id", "metadata", "sparse", "text", "vector"}
 
 def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> Adapter:
     """Open a collection of our own, existing or not; `client` is a `QdrantClient` of a server."""
-    _check_options(location, _OWN, "SiftStore.attach")
+    check_options(location, _OWN, "SiftStore.attach")
+    check_name(location.collection)
     with _connected(location, client) as (session, server):
         session.read("connecting", lambda: server.look(own=True))
         adapter = QdrantAdapter(session, OwnCollection(server, location.collection, indexed))
@@ -57,7 +57,8 @@ def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = 
 
 async def open_async_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> AsyncQdrantAdapter:
     """The same; `client` is an `AsyncQdrantClient`."""
-    _check_options(location, _OWN, "AsyncSiftStore.attach")
+    check_options(location, _OWN, "AsyncSiftStore.attach")
+    check_name(location.collection)
     async with _connected_async(location, client) as (session, server):
         await session.read("connecting", lambda: server.look(own=True))
         adapter = AsyncQdrantAdapter(session, OwnCollection(server, location.collection, indexed))
@@ -67,14 +68,16 @@ async def open_async_store(location: Location, *, indexed: Mapping[str, str], cl
 
 def attach_store(location: Location, *, client: Any = None) -> Adapter:
     """Attach any collection, or an alias of one."""
-    _check_options(location, _ATTACHED, "SiftStore.open")
+    check_options(location, _ATTACHED, "SiftStore.open")
+    check_name(location.collection)
     with _connected(location, client) as (session, server):
         return QdrantAdapter(session, session.read("attaching", lambda: attach(server, location.options)))
 
 
 async def attach_async_store(location: Location, *, client: Any = None) -> AsyncQdrantAdapter:
     """The same; `client` is an `AsyncQdrantClient`."""
-    _check_options(location, _ATTACHED, "AsyncSiftStore.open")
+    check_options(location, _ATTACHED, "AsyncSiftStore.open")
+    check_name(location.collection)
     async with _connected_async(location, client) as (session, server):
         return AsyncQdrantAdapter(session, await session.read("attaching", lambda: attach(server, location.options)))
 
@@ -120,16 +123,10 @@ def list_collections(location: Location) -> list[str]:
 
 def drop_collection(location: Location) -> bool:
     """Drop a collection of ours; whether there was one."""
-    _check_options(location, _OWN, "the program that it belongs to")
+    check_options(location, _OWN, "the program that it belongs to")
+    check_name(location.collection)
     with _connected(location, None) as (session, _):
         try:
             return session.write("dropping the collection", lambda: drop(location.collection))
         finally:
             session.close()
-
-
-def _check_options(location: Location, allowed: frozenset[str], instead: str) -> None:
-    """What cannot be honoured is refused."""
-    wrong = sorted(location.options.keys() - allowed)
-    if wrong:
-        raise LocationError(f"{wrong[0]}= has no meaning here ({', '.join(sorted(allowed))} have); use {instead}")

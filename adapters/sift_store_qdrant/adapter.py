@@ -32,7 +32,11 @@ class QdrantAdapter(ServedAdapter[OwnCollection | AttachedCollection]):
 
     def replace(self, embedder: EmbedderIdentity) -> Replacement:  # noqa: D102
         replacing = Replacing(self._own, embedder)
-        self._write("beginning to replace the content", replacing.begin)
+        try:
+            self._write("beginning to replace the content", replacing.begin)
+        except BaseException:
+            _abandoned(self, replacing)
+            raise
         return _QdrantReplacement(self, replacing)
 
     def optimize(self, *, wait: bool) -> None:  # noqa: D102

@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 from qdrant_client import models
 
 from sift_store.adapter import CandidateQuery, Candidates, Capabilities, EmbedderIdentity, Key, Statistics
-from sift_store.errors import LocationError, NotFoundError
+from sift_store.errors import LocationError, NotFoundError, StorageError
 from sift_store.filters import Filter
 from sift_store.records import Id, Record
 from sift_store.served import Remembered
+from sift_store_qdrant.calls import key_of
 from sift_store_qdrant.connecting import Server
 from sift_store_qdrant.filters import Fields
 from sift_store_qdrant.payloads import OWN, PayloadLayout, as_key, find_layout
 from sift_store_qdrant.place import FUSIONS, Place, VectorChoice, choose_vector, field_kinds, points_count
-from sift_store_qdrant.state import Marks
+from sift_store_qdrant.state import Marks, is_behind
 from sift_store_qdrant.work import DEPTH, TIMEOUT, Call, Info, Stored, Work
 
 __all__ = ["AttachedCollection", "attach"]
@@ -25,11 +26,17 @@ _LOOKED_AT = 16
 
 
 class AttachedCollection(Remembered):
-    """One collection, or an alias of one."""
+    """One collection, or an alias of one.
 
-    def __init__(self, server: Server, place: Place, embedder: EmbedderIdentity) -> None:
+    Args:
+        server: it is on. name: that leads to it. place: where things are. marks: of a collection of ours, whose content
+            is read by its own name, so that what replaces it is not taken for it.
+    """
+
+    def __init__(self, server: Server, name: str, place: Place, marks: Marks | None) -> None:
         super().__init__()
-        self.server, self.place, self._embedder = server, place, embedder
+        self.server, self.place = server, place
+        self._name, self._marks = name, marks
         self.capabilities = Capabilities(
             engine=server.engine,
             persistent=True,
@@ -43,7 +50,10 @@ class AttachedCollection(Remembered):
     def statistics(self) -> Work[Statistics]:
         """The state as the server has it."""
         changes = self.changes
-        info: models.CollectionInfo = yield Info(self.place.collection)
+        info: models.CollectionInfo = yield Info(self._name)
+        marks = Marks.of(info)
+        if self._marks is not None and marks != self._marks:
+            raise StorageError(f"{self._name!r} was re-embedded or made anew meanwhile; attach it again")
         count = yield from points_count(info, self.place.collection)
         statistics = Statistics(
             count=count,
@@ -51,7 +61,7 @@ class AttachedCollection(Remembered):
             dimension=self.place.vectors.dimension,
             metric=self.place.vectors.metric,
             fields=self.place.fields.kinds,
-            embedder=self._embedder,
+            embedder=EmbedderIdentity() if marks is None else marks.embedder,
             building=info.status == models.CollectionStatus.YELLOW,
         )
         self.remember(statistics, changes)
@@ -75,22 +85,32 @@ class AttachedCollection(Remembered):
 
     def get(self, ids: Sequence[Id], *, vectors: bool) -> Work[list[Record | None]]:
         """Records by id, in order: by the id that the layout keeps in the payload, else by the point's own."""
-        by_id: dict[Id, Record] = {}
-        named = self.place.layout.id
-        if named and ids:
-            same = models.FieldCondition(key=f'"{named}"', match=models.MatchAny(any=[str(id_) for id_ in ids]))
-            after: Key | None = None
-            while True:
-                page, after = yield from self.place.scroll(
-                    after, len(ids) + 1, vectors=vectors, where=models.Filter(must=[same])
-                )
-                by_id.update((record.id, record) for record in map(self.place.layout.record, page))
-                if after is None:
-                    break
+        if self.place.layout is OWN:
+            return (yield from self.place.fetch([key_of(id_) for id_ in ids], vectors=vectors))
+        by_id = yield from self._named(ids, vectors)
         keys = {id_: key for id_ in ids if id_ not in by_id and (key := as_key(id_)) is not None}
-        found = yield from self.place.fetch(list(keys.values()), vectors=vectors)
-        by_id.update((id_, record) for id_, record in zip(keys, found, strict=True) if record is not None)
+        points = yield from self.place.retrieve(list(keys.values()), vectors=vectors)
+        there = {point.key: point for point in points if self.place.layout.named(point) is None}
+        by_id |= {id_: self.place.layout.record(there[key]) for id_, key in keys.items() if key in there}
         return [by_id.get(id_) for id_ in ids]
+
+    def _named(self, ids: Sequence[Id], vectors: bool) -> Work[dict[Id, Record]]:
+        """Records whose payload holds one of the ids."""
+        by_id: dict[Id, Record] = {}
+        key = f'"{self.place.layout.id}"'
+        numbers = [id_ for id_ in ids if isinstance(id_, int)]
+        texts = [str(id_) for id_ in ids if not isinstance(id_, int)]
+        same: list[models.Condition] = [
+            models.FieldCondition(key=key, match=models.MatchAny(any=some)) for some in (numbers, texts) if some
+        ]
+        after: Key | None = None
+        while self.place.layout.id and same:
+            where = models.Filter(should=same)
+            page, after = yield from self.place.scroll(after, len(ids) + 1, vectors=vectors, where=where)
+            by_id.update((record.id, record) for record in map(self.place.layout.record, page))
+            if after is None:
+                break
+        return by_id
 
 
 def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollection]:
@@ -114,9 +134,11 @@ def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollectio
     vectors = choose_vector(info.config, options)
     marks = Marks.of(info)
     layout = OWN if marks is not None else (yield from _layout(name, vectors, options))
-    fields = Fields(layout.metadata, field_kinds(info.payload_schema, layout.metadata))
-    place = Place(name, vectors, layout, fields, fusion, server.note)
-    return AttachedCollection(server, place, EmbedderIdentity() if marks is None else marks.embedder)
+    fields = Fields(layout.metadata, field_kinds(info.payload_schema, layout.metadata), layout.text)
+    if marks is not None and not (is_behind(marks.collection, name) or marks.collection == name):
+        marks = None  # a copy of a store under another name
+    place = Place(name if marks is None else marks.collection, vectors, layout, fields, fusion, server.note)
+    return AttachedCollection(server, name, place, marks)
 
 
 def _layout(name: str, vectors: VectorChoice, options: Mapping[str, str]) -> Work[PayloadLayout]:

@@ -8,7 +8,18 @@ from sift_store.errors import LocationError, NotFoundError
 from sift_store_qdrant.state import Marks, is_behind
 from sift_store_qdrant.work import Call, Info, Work
 
-__all__ = ["collection_names", "collections_behind", "drop"]
+__all__ = ["check_name", "collection_names", "collections_behind", "drop"]
+
+
+def check_name(name: str) -> None:
+    """Refuse names that are part of a URL's own language: not all versions of the client quote them in paths.
+
+    Raises:
+        LocationError: names the first such character.
+    """
+    odd = sorted(set(name) & set("#%/\\?")) or [name] * (name in (".", ".."))
+    if odd:
+        raise LocationError(f"collection={name}: {odd[0]!r} has a meaning in paths; a name without # % / \\ ? wanted")
 
 
 def collection_names() -> Work[list[str]]:
@@ -41,10 +52,11 @@ def drop(name: str) -> Work[bool]:
         info = yield Info(name)
     except NotFoundError:
         info = None
-    if info is not None and Marks.of(info) is None:
+    marks = None if info is None else Marks.of(info)
+    if info is not None and marks is None:
         raise LocationError(f"{name!r} is a collection that another program keeps; drop it with that")
     behind = yield from collections_behind(name)
-    for collection in behind:
+    for collection in sorted(behind, key=lambda item: marks is not None and item == marks.collection):  # the live last
         yield Call("delete_collection", {"collection_name": collection})  # its alias goes with it
     return bool(behind)
 

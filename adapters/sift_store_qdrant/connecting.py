@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import grpc
 import httpx
@@ -24,6 +25,7 @@ __all__ = ["Access", "Server", "access_to", "is_async_client"]
 
 _PORT, _GRPC_PORT = 6333, 6334
 _KEY = "QDRANT_API_KEY"
+_WANTED = "qdrant://host:6333?collection=NAME, a key percent-encoded,"
 # Seconds in which gRPC must answer when a store is opened, and for each request that has no deadline of its own.
 _PROBE, _TIMEOUT = 3, 60
 # Else a server that was down for some seconds is not tried again for as many.
@@ -113,6 +115,14 @@ def _made(kind: type[Any], options: Mapping[str, Any]) -> Any:
     return kind(**options, grpc_options=dict(_RECONNECT))  # a copy: the client writes into it
 
 
+def _key(parts: SplitResult) -> str | None:
+    """The key, from the URL or the environment; files and shells like to end it with a line."""
+    key = unquote(parts.password or parts.username or "").strip() or os.environ.get(_KEY, "").strip()
+    if not key.isascii() or not key.isprintable():
+        raise LocationError(f"the key holds characters that no header can; see {_KEY}, or percent-encode it in the URL")
+    return key or None
+
+
 class _closing:  # noqa: N801  # as contextlib's, which the client's `close` does not fit in all versions
     def __init__(self, client: Any) -> None:
         self._client = client
@@ -150,20 +160,21 @@ def _options(location: Location) -> dict[str, Any]:
         parts = urlsplit(location.address)
         port = parts.port or _PORT
         grpc_port = int(location.options.get("grpc_port", _GRPC_PORT))
-    except ValueError as exc:
-        raise LocationError("the URL cannot be read; qdrant://host:6333?collection=NAME wanted") from exc
+    except ValueError:  # its text quotes the URL, where the key may stand
+        raise LocationError(f"the URL cannot be read; {_WANTED} wanted") from None
     if not parts.hostname:
-        raise LocationError("the URL names no host; qdrant://host:6333?collection=NAME wanted, or give client=")
+        raise LocationError(f"the URL names no host; {_WANTED} wanted, or give client=")
     if parts.query or parts.fragment:
-        raise LocationError(f"{(parts.query or parts.fragment).partition('=')[0]}: has no meaning in a qdrant:// URL")
-    key = unquote(parts.password or parts.username or "") or os.environ.get(_KEY)
+        name = re.fullmatch(r"([A-Za-z_]+)=?.*", parts.query)
+        what = f"{name[1]}=" if name and "@" not in parts.query else "something in it"
+        raise LocationError(f"{what} has no meaning in a qdrant:// URL; {_WANTED} wanted")
     return {
-        "host": parts.hostname,
+        "host": f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname,
         "port": port,
         "grpc_port": grpc_port,
         "https": parts.scheme == "qdrants",
         "prefix": parts.path.strip("/") or None,
-        "api_key": key,
+        "api_key": _key(parts),
         "check_compatibility": False,  # a request of its own, on a thread of its own; `Server.look` reads the version
         "limits": httpx.Limits(max_connections=None, max_keepalive_connections=20),  # off for localhost otherwise
     }

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 
 import grpc
 import httpx
-from google.protobuf.message import Error as ProtobufError
-from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from sift_store.deadline import Deadline
 from sift_store.errors import DeadlineError, NotFoundError, SiftStoreError, StorageError, StoreClosedError
@@ -50,6 +49,13 @@ def _status(error: BaseException) -> int | None:
     return None
 
 
+def _is_closed(error: BaseException) -> bool:
+    """Whether the client was closed, which each of its parts says in its own way."""
+    cause = error.source if isinstance(error, ResponseHandlingException) else error
+    said = str(cause).lower()
+    return not isinstance(cause, httpx.HTTPError | grpc.RpcError) and "closed" in said and "event loop" not in said
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether a read that failed so may well succeed: the connection was lost, or the server asks for patience."""
     return _status(error) in (429, 502, 503)
@@ -77,26 +83,23 @@ def client_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None
     """
     try:
         yield
-    except SiftStoreError:
+    except (SiftStoreError, StopIteration):
         raise
-    except (grpc.RpcError, ApiException, QdrantException) as exc:
+    except Exception as exc:  # whatever a client and an answer that nobody has foreseen may raise
+        if _is_closed(exc):
+            raise StoreClosedError("the client is closed; open the store again") from exc
         status = _status(exc)
         if status == 504 or (deadline is not None and not deadline.left()):
             raise _timeout(doing, deadline) from exc
         if status == 404:
             raise NotFoundError(f"{doing}: {_message(exc)}") from exc
+        if status is None and not isinstance(exc, RuntimeError):
+            what = f"the answer cannot be read ({type(exc).__name__}: {_message(exc)})"
+            raise StorageError(f"{doing}: {what}; is it a Qdrant server that this client fits?") from exc
         mend = _MENDS.get(status or 0)
         if (wait := retry_after(exc)) is not None:
             mend = f"the server asks to wait {wait:g} s, longer than there is time for"
         raise StorageError(f"{doing}: {_message(exc)}{'; ' + mend if mend else ''}") from exc
-    except (RuntimeError, ValueError, ProtobufError) as exc:
-        if "closed" in str(exc).lower():
-            raise StoreClosedError("the client is closed; open the store again") from exc
-        raise StorageError(f"{doing}: {type(exc).__name__}: {exc}") from exc
-    except (KeyError, TypeError) as exc:
-        raise StorageError(
-            f"{doing}: the answer cannot be read ({type(exc).__name__}); is it a Qdrant server?"
-        ) from exc
 
 
 def _timeout(doing: str, deadline: Deadline | None) -> DeadlineError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
@@ -12,23 +15,31 @@ from sift_store.filters import EXACT, And, Equals, Exists, Filter, In, Native, N
 
 __all__ = ["Fields", "both", "one_of"]
 
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
 
 class Fields:
     """Where the keys of filters are in a payload, and which of them are indexed.
 
     Args:
-        below: the payload key that holds the metadata, "" if they stand at the top.
+        below: the payload key that holds the metadata, "" if they stand at the top, beside the `text`.
         kinds: payload indexes, key -> type. The server answers wrongly where a datetime index meets numbers or the
             other way round, so that is refused.
     """
 
-    def __init__(self, below: str, kinds: Mapping[str, str]) -> None:
-        self._below, self.kinds = below, kinds
+    def __init__(self, below: str, kinds: Mapping[str, str], text: str = "") -> None:
+        self._below, self._text, self.kinds = below, text, kinds
 
     def path(self, key: str) -> str:
-        """The server's JSON path of a metadata key; every name is quoted, so no character has a meaning."""
-        names = [self._below] if self._below else []
-        return ".".join([*names, *(f'"{name}"' for name in key.split("."))])
+        """The server's JSON path of a metadata key; names are quoted, so that no character has a meaning.
+
+        Raises:
+            FilterError: it is the key of the text, which is no metadata.
+        """
+        if key == self._text and not self._below:
+            raise FilterError(f"filter key {key!r}: it holds the text; a metadata key wanted")
+        below = self._below if _PLAIN.fullmatch(self._below) else f'"{self._below}"'
+        return ".".join([*([below] if self._below else []), *(f'"{name}"' for name in key.split("."))])
 
     def translate(self, where: Filter | None) -> models.Filter | None:
         """The server's filter.
@@ -54,6 +65,8 @@ class Fields:
             case In(key, values):
                 return models.Filter(should=[self._equals(key, value) for value in values]) if values else _nothing()
             case Range(key):
+                if math.inf in (where.gt, where.gte) or -math.inf in (where.lt, where.lte):
+                    return _nothing()  # no number is beyond; over REST an infinite bound would be none
                 return models.Filter(must=[self._range(key, where)])
             case Native(value):
                 if not isinstance(value, models.Filter):
@@ -77,6 +90,9 @@ class Fields:
                 f"{key} is indexed as {kind}, a {'datetime' if moments else 'number'} cannot be compared with it; "
                 "index the field with the fitting type"
             )
+        if not moments:
+            most = sys.float_info.max
+            given = {name: min(max(float(bound), -most), most) for name, bound in given.items()}  # type: ignore[arg-type]  # no moments
         within = models.DatetimeRange if moments else models.Range
         return models.FieldCondition(key=self.path(key), range=within.model_validate(given))
 

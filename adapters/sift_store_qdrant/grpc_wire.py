@@ -110,19 +110,30 @@ def _found(points: Sequence[grpc.ScoredPoint], ask: Nearest) -> Found:
     scores = np.array([point.score for point in points], dtype=np.float32)
     if not ask.with_vectors:
         return Found(keys, scores, None)
-    size = 4 * ask.dimension
-    rows = [_bytes(point.vectors, ask.using)[-size:] for point in points]
-    if all(len(row) == size for row in rows):
+    whole = len(_dense(np.zeros(ask.dimension).tolist()))
+    rows = [_bytes(point.vectors, ask.using) for point in points]
+    if all(len(row) == whole for row in rows):
         return Found(keys, scores, _matrix(rows, ask.dimension))
-    there = [place for place, row in enumerate(rows) if len(row) == size]
+    there = [place for place, row in enumerate(rows) if len(row) == whole]
+    if any(0 < len(row) != whole for row in rows):
+        raise ValueError(f"a vector has another dimension than {ask.dimension}")
     vectors = _matrix([rows[place] for place in there], ask.dimension)
     return Found([keys[place] for place in there], scores[there], vectors, len(rows) - len(there))
 
 
+def _dense(floats: Sequence[float]) -> bytes:
+    """A vector as the protocol writes it: what it is, how long, then its floats, little-endian."""
+    return cast(bytes, grpc.DenseVector(data=floats).SerializeToString())
+
+
 def _bytes(vectors: grpc.VectorsOutput, using: str) -> bytes:
-    """A vector as the protocol writes it; its floats, little-endian, are the end of it. Empty if there is none."""
+    """A point's vector so written. Empty if there is none."""
     vector = _output(vectors, using)
-    return b"" if vector is None else cast(bytes, vector.SerializeToString())
+    if vector is None:
+        return b""
+    if vector.HasField("dense"):
+        return cast(bytes, vector.dense.SerializeToString())
+    return _dense(vector.data) if vector.data else b""  # servers before 1.16
 
 
 def _output(vectors: grpc.VectorsOutput, using: str) -> grpc.VectorOutput | None:
@@ -133,8 +144,9 @@ def _output(vectors: grpc.VectorsOutput, using: str) -> grpc.VectorOutput | None
 
 
 def _matrix(rows: Sequence[bytes], dimension: int) -> npt.NDArray[np.float32]:
-    joined = np.frombuffer(b"".join(rows), dtype="<f4").reshape(len(rows), dimension)
-    return joined.astype(np.float32)  # a copy: what is decoded can be written to
+    size = 4 * dimension
+    floats = np.frombuffer(b"".join([row[-size:] for row in rows]), dtype="<f4").reshape(len(rows), dimension)
+    return floats.astype(np.float32)  # a copy: what is decoded can be written to
 
 
 def _stored(point: grpc.RetrievedPoint, ask: Retrieve) -> Stored:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -20,26 +20,26 @@ from sift_store.adapter import (
 )
 from sift_store.errors import LocationError, NotFoundError, PartialWriteError, StorageError
 from sift_store.filters import Filter
-from sift_store.points import METADATA, point_id, point_payload
+from sift_store.points import METADATA, point_payload
 from sift_store.records import Id, Payload, Record
 from sift_store.served import Remembered
+from sift_store_qdrant.calls import field_index, in_chunks, key_of, lead, make_collection, to_point
 from sift_store_qdrant.connecting import Server
 from sift_store_qdrant.filters import Fields, both, one_of
 from sift_store_qdrant.payloads import OWN
 from sift_store_qdrant.place import Place, choose_vector, field_kinds, points_count
-from sift_store_qdrant.state import Lease, Marks, behind
-from sift_store_qdrant.work import DEPTH, TIMEOUT, Call, Info, Pause, PointKey, Work
+from sift_store_qdrant.state import Lease, Marks, is_behind
+from sift_store_qdrant.work import DEPTH, TIMEOUT, Call, Info, Pause, Work
 
-__all__ = ["OwnCollection", "State", "in_chunks", "lead", "make_collection", "to_point"]
+__all__ = ["OwnCollection", "State"]
 
 T = TypeVar("T")
 
-# Points in one request that writes.
-_CHUNK = 256
 _REPLACING = "the collection is being re-embedded; write when that has ended"
 _REPLACED = "the collection was re-embedded or dropped meanwhile and nothing was done; open the store again"
 # Between two looks at a server that builds its index.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_MAX_GENERATION = 2**32
 # It may be seen green before the optimizers have begun.
 _GREENS = 2
 
@@ -60,6 +60,7 @@ class OwnCollection(Remembered):
         super().__init__()
         self.server, self.name, self.declared = server, name, dict(declared)
         self._state: State | None = None
+        self._births: list[str] = []
         self.capabilities = Capabilities(
             engine=server.engine,
             persistent=True,
@@ -86,16 +87,20 @@ class OwnCollection(Remembered):
             fields=place.fields.kinds,
             embedder=marks.embedder,
             building=info.status == models.CollectionStatus.YELLOW,
-            generation=marks.generation,
+            generation=self._generation(marks),
         )
         self.remember(statistics, changes)
         return statistics
+
+    def _generation(self, marks: Marks) -> int:
+        """Of the content; one that was dropped and made anew is another, too."""
+        return self._births.index(marks.born) * _MAX_GENERATION + marks.generation
 
     def info(self) -> Work[models.CollectionInfo | None]:
         """What the server says of the collection now; None if it is not there.
 
         Raises:
-            LocationError: a collection of that name is there and not ours.
+            LocationError: a collection of that name is there and not ours, or is a copy of another store's.
         """
         try:
             info: models.CollectionInfo = yield Info(self.name)
@@ -108,10 +113,22 @@ class OwnCollection(Remembered):
                 f"{self.name!r} is a collection that another program keeps; read it with SiftStore.attach, or choose "
                 "another name"
             )
+        if not is_behind(marks.collection, self.name):
+            raise LocationError(
+                f"{self.name!r} is a copy of {marks.collection!r}, which belongs to a store of another name; attach "
+                "it, or copy it with sift-store migrate"
+            )
+        if marks.born not in self._births:
+            self._births.append(marks.born)
         fields = Fields(METADATA, field_kinds(info.payload_schema, METADATA))
         place = Place(marks.collection, choose_vector(info.config, {}), OWN, fields, note=self.server.note)
         self._state = State(marks, place, Lease.of(info))
         return info
+
+    @property
+    def generation(self) -> int:
+        """Of the content as it was last seen."""
+        return self._generation(self.serving().marks)
 
     def serving(self) -> State:
         """The state of a collection that exists.
@@ -129,7 +146,7 @@ class OwnCollection(Remembered):
     def candidates(self, queries: Sequence[CandidateQuery]) -> Work[list[Candidates]]:
         """See `Place.candidates`."""
         state = self.serving()
-        return (yield from _there(state.place.candidates(queries, state.marks.generation)))
+        return (yield from _there(state.place.candidates(queries, self._generation(state.marks))))
 
     def fetch(self, keys: Sequence[Key]) -> Work[list[Record | None]]:
         """See `Place.fetch`."""
@@ -145,7 +162,7 @@ class OwnCollection(Remembered):
 
     def get(self, ids: Sequence[Id], *, vectors: bool) -> Work[list[Record | None]]:
         """Records by id, in order."""
-        return (yield from _there(self.serving().place.fetch([_key(id_) for id_ in ids], vectors=vectors)))
+        return (yield from _there(self.serving().place.fetch([key_of(id_) for id_ in ids], vectors=vectors)))
 
     # --- creating -----------------------------------------------------------------------------------------------------
 
@@ -153,14 +170,37 @@ class OwnCollection(Remembered):
         """Make the collection with the indexes of its fields, and the name that leads to it, if it is not there."""
         if (yield from self.info()) is not None:
             return
-        first = Marks(behind(self.name, 0), 0, embedder)
+        if self._births:
+            raise StorageError(_REPLACED)
+        first = Marks.new(self.name, embedder)
         try:
-            yield from make_collection(first, dimension, self.declared)
+            yield make_collection(first, dimension)
         except StorageError as exc:
             if "already exists" not in str(exc):
-                raise  # else another opener is at it, or one was interrupted: its collection will do
+                raise
+            if not (yield from self._is_as_new(first, dimension)):
+                if (yield from self.info()) is not None:
+                    return
+                yield Call("delete_collection", {"collection_name": first.collection})
+                yield make_collection(first, dimension)
+        for key, kind in self.declared.items():
+            yield field_index(first.collection, key, kind)
         if (yield from self.info()) is None:
             yield lead(self.name, first.collection)
+            yield from self.info()
+
+    def _is_as_new(self, wanted: Marks, dimension: int) -> Work[bool]:
+        """Whether what stands in the way is what we would make: another opener is at it, or one was interrupted.
+
+        Raises:
+            LocationError: it is somebody else's.
+        """
+        info: models.CollectionInfo = yield Info(wanted.collection)
+        marks = Marks.of(info)
+        if marks is None:
+            raise LocationError(f"{wanted.collection!r} is a collection of another program's; choose another name")
+        same = marks.embedder == wanted.embedder and choose_vector(info.config, {}).dimension == dimension
+        return same and (yield from points_count(info, wanted.collection)) == 0
 
     def declare(self) -> Work[None]:
         """Make the indexes of fields that were declared at open and that an existing collection does not have."""
@@ -172,7 +212,7 @@ class OwnCollection(Remembered):
                 if key in place.fields.kinds:
                     gone = {"collection_name": place.collection, "field_name": place.fields.path(key), "wait": True}
                     yield Call("delete_payload_index", gone)
-                yield _field_index(place.collection, key, kind)
+                yield field_index(place.collection, key, kind)
         yield from self.info()
 
     # --- writing ------------------------------------------------------------------------------------------------------
@@ -180,7 +220,7 @@ class OwnCollection(Remembered):
     def upsert(self, records: Sequence[Record], generation: int | None, within: Filter | None) -> Work[None]:
         """Write records, 256 a request."""
         state = yield from self._writable()
-        check_generation(state.marks.generation, generation)
+        check_generation(self._generation(state.marks), generation)
         if within is not None:
             outside((yield from self.get([record.id for record in records], vectors=False)), within)
         scope = state.place.fields.translate(within)
@@ -195,6 +235,7 @@ class OwnCollection(Remembered):
             except StorageError as exc:
                 if not done:
                     raise
+                yield from self._check_same(state)  # else what was written is gone
                 raise PartialWriteError(f"{len(done)} of {len(records)} written: {exc}", done) from exc
             done += [record.id for record in chunk]
         yield from self._check_same(state)
@@ -208,26 +249,28 @@ class OwnCollection(Remembered):
             outside((yield from self.get(ids, vectors=False)), within)
         place, changes = state.place, dict(payload)
         if None in payload.values():  # the server takes null for "remove this key"
-            yield from self._merge(place, ids, changes)
+            yield from self._merge(place, ids, changes, within)
         else:
-            which = both(one_of([_key(id_) for id_ in ids]), place.fields.translate(within))
+            which = both(one_of([key_of(id_) for id_ in ids]), place.fields.translate(within))
             call = {"collection_name": place.collection, "payload": changes, "points": which, "key": METADATA}
             yield from _there(_once(Call("set_payload", {**call, "wait": True})))
         yield from self._check_same(state)
 
-    def _merge(self, place: Place, ids: Sequence[Id], changes: Mapping[str, Any]) -> Work[None]:
-        records = yield from place.fetch([_key(id_) for id_ in ids])
-        for record in records:
+    def _merge(self, place: Place, ids: Sequence[Id], changes: Mapping[str, Any], within: Filter | None) -> Work[None]:
+        """Read and overwrite, each in its turn: of two that do so at once, one may not see the other."""
+        scope = place.fields.translate(within)
+        for record in (yield from place.fetch([key_of(id_) for id_ in ids])):
             if record is not None:
                 whole = point_payload(replace(record, payload={**record.payload, **changes}))
-                call = {"collection_name": place.collection, "payload": whole, "points": [_key(record.id)]}
+                which = both(one_of([key_of(record.id)]), scope)  # by filter: one that is gone stays so
+                call = {"collection_name": place.collection, "payload": whole, "points": which}
                 yield from _there(_once(Call("overwrite_payload", {**call, "wait": True})))
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> Work[int]:
         """Delete by ids, by filter, or by both; how many went."""
         state = yield from self._writable()
         place = state.place
-        named = None if ids is None else one_of([_key(id_) for id_ in ids])
+        named = None if ids is None else one_of([key_of(id_) for id_ in ids])
         which = both(named, place.fields.translate(where))
         counted = yield Call("count", {"collection_name": place.collection, "count_filter": which, "exact": True})
         if counted.count:
@@ -240,7 +283,7 @@ class OwnCollection(Remembered):
     def _writable(self) -> Work[State]:
         """First in every operation that writes: see what there is, and whether somebody replaces it."""
         before = self.serving()
-        if (yield from self.info()) is None or self.serving().place.collection != before.place.collection:
+        if (yield from self.info()) is None or self.serving().marks != before.marks:
             raise StorageError(_REPLACED)
         if self.serving().lease is not None:
             raise StorageError(_REPLACING)
@@ -248,7 +291,7 @@ class OwnCollection(Remembered):
 
     def _check_same(self, before: State) -> Work[None]:
         """Last in every operation that writes: a replacement that has begun meanwhile may not have seen it."""
-        if (yield from self.info()) is None or self.serving().place.collection != before.place.collection:
+        if (yield from self.info()) is None or self.serving().marks != before.marks:
             raise StorageError("the collection was re-embedded meanwhile, perhaps without this write; write it again")
         if self.serving().lease is not None:
             raise StorageError("a re-embedding has begun meanwhile, perhaps without this write; write again at its end")
@@ -261,11 +304,13 @@ class OwnCollection(Remembered):
             return
         name, pause = self.serving().place.collection, _FIRST_PAUSE
         nothing_new = models.OptimizersConfigDiff()  # any update wakes the optimizers, this one changes nothing
-        yield Call("update_collection", {"collection_name": name, "optimizers_config": nothing_new})
+        info: models.CollectionInfo = yield Info(name)
+        if info.status != models.CollectionStatus.YELLOW:  # else they are at it
+            yield Call("update_collection", {"collection_name": name, "optimizers_config": nothing_new})
         green = 0
         while wait:
             yield Pause(pause)
-            info: models.CollectionInfo = yield Info(name)
+            info = yield Info(name)
             green = green + 1 if info.status == models.CollectionStatus.GREEN else 0
             if green == _GREENS:
                 return
@@ -284,46 +329,3 @@ def _there(work: Work[T]) -> Work[T]:
         return (yield from work)
     except NotFoundError as exc:
         raise StorageError(_REPLACED) from exc
-
-
-def _key(id_: Id) -> PointKey:
-    key = point_id(id_)
-    return key if isinstance(key, int) else str(key)
-
-
-def to_point(record: Record) -> models.PointStruct:
-    """A record with its vector as the server takes it."""
-    vector = [] if record.vector is None else record.vector.tolist()
-    return models.PointStruct(id=_key(record.id), vector=vector, payload=point_payload(record))
-
-
-def in_chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """As many at a time as one request writes."""
-    for start in range(0, len(records), _CHUNK):
-        yield records[start : start + _CHUNK]
-
-
-def make_collection(marks: Marks, dimension: int, fields: Mapping[str, str]) -> Work[None]:
-    """A collection of ours on the server, with the indexes of its fields; no name leads to it yet."""
-    vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
-    call = {"collection_name": marks.collection, "vectors_config": vectors, "metadata": marks.metadata()}
-    yield Call("create_collection", call)
-    for key, kind in fields.items():
-        yield _field_index(marks.collection, key, kind)
-
-
-def _field_index(collection: str, key: str, kind: str) -> Call:
-    """The making of a payload index."""
-    path = Fields(METADATA, {}).path(key)
-    schema = models.PayloadSchemaType(kind)
-    return Call(
-        "create_payload_index",
-        {"collection_name": collection, "field_name": path, "field_schema": schema, "wait": True},
-    )
-
-
-def lead(name: str, collection: str) -> Call:
-    """Have a name lead to a collection, whatever it led to before; one step, and none if the collection is gone."""
-    alias = models.CreateAlias(collection_name=collection, alias_name=name)
-    operation = models.CreateAliasOperation(create_alias=alias)
-    return Call("update_collection_aliases", {"change_aliases_operations": [operation]})

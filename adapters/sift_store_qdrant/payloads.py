@@ -46,12 +46,17 @@ class PayloadLayout:
             below = held.get(self.metadata)
             payload = dict(below) if isinstance(below, Mapping) else {}
         else:
-            payload = {key: value for key, value in held.items() if key not in (self.text, self.id)}
+            payload = {key: value for key, value in held.items() if key != self.text}
         vector = None if point.vector is None else _unit(point.vector)
         return Record(self._id(point), text if isinstance(text, str) else "", payload, vector)
 
+    def named(self, point: Stored) -> str | int | None:
+        """The id that the payload holds, if it holds one."""
+        held = point.payload.get(self.id) if self.id else None
+        return held if isinstance(held, str | int) and not isinstance(held, bool) else None
+
     def _id(self, point: Stored) -> Id:
-        named = held if self.id and isinstance(held := point.payload.get(self.id), str | int) else None
+        named = self.named(point)
         if named is not None:
             return named
         return point.key if isinstance(point.key, int) else uuid.UUID(point.key)

@@ -17,7 +17,7 @@ from sift_store_qdrant.filters import Fields
 from sift_store_qdrant.payloads import PayloadLayout
 from sift_store_qdrant.work import Call, Found, Nearest, PointKey, Query, Retrieve, Stored, Work
 
-__all__ = ["COUNTED", "FUSIONS", "Place", "VectorChoice", "choose_vector", "field_kinds", "points_count"]
+__all__ = ["FUSIONS", "Place", "VectorChoice", "choose_vector", "field_kinds", "points_count"]
 
 Metric = Literal["cosine", "dot", "euclid"]
 
@@ -30,7 +30,7 @@ _METRICS: Mapping[models.Distance, Metric] = {
 _KINDS = {"keyword": "keyword", "uuid": "keyword", "integer": "integer", "float": "float", "bool": "bool"}
 _KINDS |= {"datetime": "datetime"}
 # Up to so many points are counted, beyond the server's own number will do.
-COUNTED = 10_000
+_COUNTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +84,17 @@ def choose_vector(config: models.CollectionConfig, options: Mapping[str, str]) -
 def field_kinds(schema: Mapping[str, models.PayloadIndexInfo], below: str) -> dict[str, str]:
     """Payload indexes of metadata keys, key -> type; of types that have another use, none."""
     prefix = f"{below}." if below else ""
+    plain = {path.replace('"', ""): info.data_type.value for path, info in schema.items()}
     return {
-        path.removeprefix(prefix).replace('"', ""): _KINDS[info.data_type.value]
-        for path, info in schema.items()
-        if path.startswith(prefix) and info.data_type.value in _KINDS
+        path.removeprefix(prefix): _KINDS[kind]
+        for path, kind in plain.items()
+        if path.startswith(prefix) and kind in _KINDS
     }
 
 
 def points_count(info: models.CollectionInfo, collection: str) -> Work[int]:
     """How many points there are: exactly up to ten thousand, beyond as the server's state says."""
-    if (info.points_count or 0) > COUNTED:
+    if (info.points_count or 0) > _COUNTED:
         return info.points_count or 0
     counted = yield Call("count", {"collection_name": collection, "exact": True})
     return int(counted.count)
@@ -164,10 +165,16 @@ class Place:
         """Records by the points' own ids, in order."""
         if not keys:
             return []
-        wanted = cast("list[PointKey]", list(dict.fromkeys(keys)))
-        points: list[Stored] = yield Retrieve(self.collection, wanted, self.vectors.using, vectors, self.vectors.alone)
+        points = yield from self.retrieve(cast("list[PointKey]", list(dict.fromkeys(keys))), vectors=vectors)
         by_key: dict[Key, Record] = {point.key: self.layout.record(point) for point in points}
         return [by_key.get(key) for key in keys]
+
+    def retrieve(self, keys: Sequence[PointKey], *, vectors: bool) -> Work[list[Stored]]:
+        """Points by id, in no order, those that are there."""
+        if not keys:
+            return []
+        points: list[Stored] = yield Retrieve(self.collection, keys, self.vectors.using, vectors, self.vectors.alone)
+        return points
 
     def count(self, where: Filter | None) -> Work[int]:
         """How many match, exactly."""

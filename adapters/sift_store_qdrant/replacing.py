@@ -11,9 +11,10 @@ from qdrant_client import models
 from sift_store.adapter import EmbedderIdentity
 from sift_store.errors import NotFoundError, StorageError
 from sift_store.records import Record
+from sift_store_qdrant.calls import in_chunks, lead, make_like, to_point
 from sift_store_qdrant.catalog import collections_behind
-from sift_store_qdrant.own import OwnCollection, State, in_chunks, lead, make_collection, to_point
-from sift_store_qdrant.state import LEASE, REPLACING, Lease, Marks, behind
+from sift_store_qdrant.own import OwnCollection, State
+from sift_store_qdrant.state import LEASE, REPLACING, Lease, Marks
 from sift_store_qdrant.work import Call, Info, Work
 
 __all__ = ["Replacing"]
@@ -40,7 +41,7 @@ class Replacing:
         """
         own = self._own
         before = own.serving()
-        if (yield from own.info()) is None or own.serving().place.collection != before.place.collection:
+        if (yield from own.info()) is None or own.serving().marks != before.marks:
             raise StorageError("the collection was dropped or re-embedded meanwhile; open the store again")
         if own.serving().lease is not None:
             raise StorageError("the collection is being re-embedded already")
@@ -54,10 +55,9 @@ class Replacing:
         old = self._held()
         yield from self._stay()
         if self._new is None:
-            generation = old.marks.generation + 1
-            marks = Marks(behind(self._own.name, generation, self._lease.holder), generation, self._embedder)
-            yield from make_collection(marks, dimension, {**old.place.fields.kinds, **self._own.declared})
-            self._new = marks
+            self._new = old.marks.next(self._own.name, self._lease.holder, self._embedder)
+            info: models.CollectionInfo = yield Info(old.place.collection)
+            yield from make_like(self._new, dimension, info)
         for chunk in in_chunks(records):
             points = [to_point(record) for record in chunk]
             yield Call("upsert", {"collection_name": self._new.collection, "points": points, "wait": True})
@@ -67,13 +67,13 @@ class Replacing:
         old, new = self._held(), self._new
         if new is None:
             yield from self.abandon()
-            return old.marks.generation
+            return self._own.generation
         yield from self._check()
         yield lead(self._own.name, new.collection)
         self._old = self._new = None
         yield from self._drop(old.place.collection)
         yield from self._own.info()
-        return new.generation
+        return self._own.generation
 
     def abandon(self) -> Work[None]:
         """Drop what was written, unless it is live already, and let writers in again."""
@@ -87,10 +87,13 @@ class Replacing:
                 yield from self._drop(live)
                 yield from self._own.info()
                 return
-            yield Call("delete_collection", {"collection_name": new.collection})
+            yield from self._drop(new.collection)
             if (yield from self._live()) is None:  # the change was made just now, and its end was dropped
                 yield lead(self._own.name, live)
-        yield Call("update_collection", {"collection_name": live, "metadata": {REPLACING: None}})
+        info: models.CollectionInfo = yield Info(live)
+        lease = Lease.of(info)
+        if lease is None or lease.holder == self._lease.holder:  # another's stays
+            yield Call("update_collection", {"collection_name": live, "metadata": {REPLACING: None}})
 
     def _live(self) -> Work[str | None]:
         """What the name leads to."""
@@ -135,8 +138,7 @@ class Replacing:
             marks = lease = None
         else:
             marks, lease = Marks.of(info), Lease.of(info)
-        same = marks is not None and marks.collection == old.place.collection
-        if not same or lease is None or lease.holder != self._lease.holder:
+        if marks != old.marks or lease is None or lease.holder != self._lease.holder:
             raise StorageError(
                 "another re-embedding has taken over, or the collection was dropped; the old vectors stay"
             )

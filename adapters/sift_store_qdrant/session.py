@@ -6,22 +6,25 @@ Both sessions do the same, step by step; an operation knows of neither.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, Retrying
 
 from sift_store.deadline import Deadline
+from sift_store.errors import StoreClosedError
 from sift_store_qdrant.failures import client_errors, is_refused, is_transient, retry_after
-from sift_store_qdrant.work import READS, TIMEOUT, Ask, Call, Info, Nearest, Pause, Retrieve, Work
+from sift_store_qdrant.work import READS, TIMED, TIMEOUT, Ask, Call, Info, Nearest, Pause, Retrieve, Work
 
 __all__ = ["AsyncSession", "Session", "Wire"]
 
 T = TypeVar("T")
 
-# A server that restarts is back within these.
-_ATTEMPTS, _SECONDS = 8, 6.0
+# A server that restarts is back within these seconds.
+_SECONDS = 6.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 # How long a server is waited for that says for how long; a search's deadline is shorter or longer.
 _PATIENCE = 30.0
@@ -65,11 +68,18 @@ class _Retry:
         asked = retry_after(state.outcome.exception() if state.outcome else None) is not None
         if self._deadline is not None and state.upcoming_sleep >= self._deadline.left():
             return True
-        return state.attempt_number >= _ATTEMPTS or after > (_PATIENCE if asked else _SECONDS)
+        return after > (_PATIENCE if asked else _SECONDS)
 
 
 def _seconds(deadline: Deadline | None) -> float:
     return TIMEOUT if deadline is None else deadline.left()
+
+
+def _arguments(call: Call, deadline: Deadline | None) -> Mapping[str, Any]:
+    """Of a call, with what is left of the time, in whole seconds, where the client takes it."""
+    if deadline is None or call.method not in TIMED:
+        return call.arguments
+    return {**call.arguments, "timeout": max(math.ceil(deadline.left()), 1)}
 
 
 class Session:
@@ -88,15 +98,16 @@ class Session:
 
     def _run(self, doing: str, work: Work[T], deadline: Deadline | None) -> T:
         try:
-            ask = next(work)
-            while True:
-                try:
-                    with client_errors(doing, deadline):
-                        answer = self._ask(ask, deadline)
-                except Exception as exc:
-                    ask = work.throw(exc)
-                else:
-                    ask = work.send(answer)
+            with client_errors(doing, deadline):  # an answer may be readable and still not what was asked for
+                ask = next(work)
+                while True:
+                    try:
+                        with client_errors(doing, deadline):
+                            answer = self._ask(ask, deadline)
+                    except Exception as exc:
+                        ask = work.throw(exc)
+                    else:
+                        ask = work.send(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # a generator's return value
 
@@ -108,7 +119,7 @@ class Session:
                 if isinstance(ask, Pause):
                     return time.sleep(ask.seconds)
                 if isinstance(ask, Call):
-                    return getattr(self._client, ask.method)(**ask.arguments)
+                    return getattr(self._client, ask.method)(**_arguments(ask, deadline))
                 return self.wire.answer(ask, self.wire.send(self._client, ask, _seconds(deadline)))
         raise AssertionError  # tenacity raises what the last attempt raised
 
@@ -116,6 +127,18 @@ class Session:
         """Close the client if it is ours."""
         if self._ours:
             self._client.close()
+
+
+@contextmanager
+def _closed_by_others() -> Iterator[None]:
+    """GRPC cancels what is under way when its channel is closed; the task that waits was not cancelled."""
+    try:
+        yield
+    except asyncio.CancelledError as exc:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise StoreClosedError("the client was closed while it waited; open the store again") from exc
 
 
 class AsyncSession:
@@ -134,15 +157,16 @@ class AsyncSession:
 
     async def _run(self, doing: str, work: Work[T], deadline: Deadline | None) -> T:
         try:
-            ask = next(work)
-            while True:
-                try:
-                    with client_errors(doing, deadline):
-                        answer = await self._ask(ask, deadline)
-                except Exception as exc:
-                    ask = work.throw(exc)
-                else:
-                    ask = work.send(answer)
+            with client_errors(doing, deadline):
+                ask = next(work)
+                while True:
+                    try:
+                        with client_errors(doing, deadline), _closed_by_others():
+                            answer = await self._ask(ask, deadline)
+                    except Exception as exc:
+                        ask = work.throw(exc)
+                    else:
+                        ask = work.send(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # a generator's return value
 
@@ -154,7 +178,7 @@ class AsyncSession:
                 if isinstance(ask, Pause):
                     return await asyncio.sleep(ask.seconds)
                 if isinstance(ask, Call):
-                    return await getattr(self._client, ask.method)(**ask.arguments)
+                    return await getattr(self._client, ask.method)(**_arguments(ask, deadline))
                 return self.wire.answer(ask, await self.wire.send(self._client, ask, _seconds(deadline)))
         raise AssertionError
 

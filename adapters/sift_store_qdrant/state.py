@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from qdrant_client import models
@@ -29,25 +28,38 @@ class Marks:
     """What tells a collection of ours.
 
     Attributes:
-        collection: its name on the server. generation: how often its content was replaced. embedder: of its vectors.
+        collection: its name on the server. born: what tells it from one of the same name that was dropped.
+        generation: how often its content was replaced. embedder: of its vectors.
     """
 
     collection: str
+    born: str
     generation: int
     embedder: EmbedderIdentity
 
     @classmethod
     def of(cls, info: models.CollectionInfo) -> Marks | None:
         """The marks in a collection's metadata, None if it is not ours."""
-        held = (info.config.metadata or {}).get(MARKS)
-        if not isinstance(held, Mapping):
+        held: Any = (info.config.metadata or {}).get(MARKS)
+        try:
+            known = {field.name: held["embedder"].get(field.name) for field in fields(EmbedderIdentity)}
+            return cls(held["collection"], held["born"], int(held["generation"]), EmbedderIdentity(**known))
+        except (AttributeError, KeyError, TypeError, ValueError):  # somebody else's, whatever it is
             return None
-        return cls(str(held["collection"]), int(held["generation"]), EmbedderIdentity(**held["embedder"]))
 
     def metadata(self) -> dict[str, Any]:
         """As the collection's metadata keep them."""
-        kept = {"collection": self.collection, "generation": self.generation, "embedder": asdict(self.embedder)}
-        return {MARKS: kept}
+        return {MARKS: asdict(self)}
+
+    @classmethod
+    def new(cls, name: str, embedder: EmbedderIdentity) -> Marks:
+        """Of a first collection behind a store's name."""
+        return cls(behind(name, 0), secrets.token_hex(8), 0, embedder)
+
+    def next(self, name: str, holder: str, embedder: EmbedderIdentity) -> Marks:
+        """Of the one that is to take its place."""
+        generation = self.generation + 1
+        return Marks(behind(name, generation, holder), self.born, generation, embedder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +72,11 @@ class Lease:
     @classmethod
     def of(cls, info: models.CollectionInfo) -> Lease | None:
         """The lease in a collection's metadata, None if there is none or it has run out."""
-        held = (info.config.metadata or {}).get(REPLACING)
-        if not isinstance(held, Mapping):
+        held: Any = (info.config.metadata or {}).get(REPLACING)
+        try:
+            lease = cls(str(held["holder"]), float(held["until"]))
+        except (KeyError, TypeError, ValueError):
             return None
-        lease = cls(str(held["holder"]), float(held["until"]))
         return lease if lease.until > time.time() else None
 
     @classmethod

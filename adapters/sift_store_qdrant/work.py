@@ -16,6 +16,7 @@ from qdrant_client import models
 __all__ = [
     "DEPTH",
     "READS",
+    "TIMED",
     "TIMEOUT",
     "Ask",
     "Call",
@@ -136,5 +137,7 @@ class Pause:
 Ask: TypeAlias = Call | Info | Nearest | Retrieve | Pause
 Work: TypeAlias = Generator[Ask, Any, T]
 
+# Calls that take a time limit of their own.
+TIMED = frozenset({"count", "scroll"})
 # Calls that change nothing, and so may be tried again.
 READS = frozenset({"collection_exists", "count", "get_aliases", "get_collections", "info", "scroll"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from sift_store.errors import NotFoundError
+from sift_store.errors import NotFoundError, StorageError
 from sift_store.location import parse_location
 from sift_store.registry import store_module
 from sift_store.store import SiftStore, list_collections
@@ -12,7 +12,7 @@ from sift_store.store import SiftStore, list_collections
 __all__ = ["check_exists", "existing_store", "exists", "shown"]
 
 # Parameters that say where things are in the data of others.
-_ATTACHED = {"id", "metadata", "table", "text", "vector"}
+_ATTACHED = {"fusion", "id", "metadata", "sparse", "table", "text", "vector"}
 
 
 def shown(store: str) -> str:
@@ -45,8 +45,17 @@ def existing_store(store: str, embedder: str | None = None) -> SiftStore:
     where = parse_location(store)
     if where.options.keys() & _ATTACHED:
         return SiftStore.attach(store, embedder=embedder)
-    if not exists(store) and "collection" in where.options and hasattr(store_module(where), "attach_store"):
+    attachable = "collection" in where.options and hasattr(store_module(where), "attach_store")
+    if attachable and not _may_exist(store):
         with contextlib.suppress(NotFoundError):
             return SiftStore.attach(store, embedder=embedder)
     check_exists(store)
     return SiftStore.open(store, embedder=embedder)
+
+
+def _may_exist(store: str) -> bool:
+    """Whether there is a collection of ours; one whose key may not list what there is cannot have made one."""
+    try:
+        return exists(store)
+    except StorageError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from datetime import UTC, date, datetime
 from typing import Any
@@ -47,6 +48,11 @@ class FilterContract(Fixtures):
         {"year": {"$gt": 2020}},
         {"year": {"$gte": 2020, "$lt": 2022}},
         {"year": {"$lte": 2020.5}},
+        {"year": {"$gt": math.inf}},
+        {"year": {"$lt": math.inf}},
+        {"year": {"$gte": -math.inf}},
+        {"year": {"$lte": -math.inf}},
+        {"price": {"$gt": -math.inf, "$lt": 2}},
         {"year": {"$in": [2020, 2023]}},
         {"year": {"$in": []}},
         {"year": {"$nin": [2020, 2023]}},

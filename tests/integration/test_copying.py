@@ -163,8 +163,57 @@ def test_a_target_that_somebody_else_writes_to_is_noticed() -> None:
         with pytest.raises(StorageError, match="5 passages were new to the target, but it holds 6 and held 0 before"):
             read.copy_to(written, progress=meddle)
         written.add([JORDAN[0]], vectors=-WordEmbedder().embed_documents(JORDAN[:1]))
-        with pytest.raises(StorageError, match="was one of the stores re-embedded"):
+        assert read.copy_to(written).written == 1  # a vector that is not the source's is written again
+
+        def turn(done: int, total: int) -> None:
+            written.add([JORDAN[0]], vectors=-WordEmbedder().embed_documents(JORDAN[:1]))
+
+        with pytest.raises(StorageError, match=r"its copy are -1\.0000 alike"):
+            read.copy_to(written, progress=turn)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "qdrant", "postgres"])
+def test_a_source_that_is_embedded_anew_meanwhile_is_noticed(places: dict[str, str], kind: str) -> None:
+    with SiftStore.open(places[kind], embedder=WordEmbedder()) as read, SiftStore.open("memory://") as written:
+        fill(read, 2000)
+
+        def meddle(done: int, total: int) -> None:
+            if done < 2000:
+                read.reembed(lambda texts: -WordEmbedder().embed_documents(texts))
+
+        with pytest.raises(StorageError, match="re-embedded"):
+            read.copy_to(written, progress=meddle)
+        again = read.copy_to(written)
+        assert (again.passages, again.skipped) == (2000, 0)
+        ids = [1, "passage 2", 1999]
+        for one, other in zip(*(s._context.adapter.get(ids, vectors=True) for s in (read, written)), strict=True):
+            assert one is not None
+            assert other is not None
+            np.testing.assert_allclose(one.vector, other.vector, atol=1e-5)
+
+
+def test_two_passages_of_one_id_are_refused(qdrant: Qdrant, collection: str) -> None:
+    client = qdrant.client()
+    client.create_collection(collection, models.VectorParams(size=4, distance=models.Distance.COSINE))
+    payloads = [{"text": f"t{i}", "doc": i // 2} for i in range(4)]
+    points = [models.PointStruct(id=i, vector=[1.0, 0, 0, i], payload=payload) for i, payload in enumerate(payloads)]
+    client.upsert(collection, points)
+    client.close()
+    with SiftStore.attach(qdrant.url(collection, id="doc")) as read, SiftStore.open("memory://") as written:
+        with pytest.raises(InvalidInputError, match="the source has two passages with the id 0"):
             read.copy_to(written)
+        assert written.count() == 0
+
+
+async def test_a_target_is_an_open_store_of_the_same_kind() -> None:
+    with SiftStore.open("memory://", embedder=WordEmbedder()) as read:
+        read.add(JORDAN)
+        async with await AsyncSiftStore.open("memory://") as twin:
+            for target in ("memory://", twin):
+                with pytest.raises(InvalidInputError, match="an open SiftStore wanted"):
+                    read.copy_to(target)  # type: ignore[arg-type]
+            with pytest.raises(InvalidInputError, match="an open AsyncSiftStore wanted"):
+                await twin.copy_to(read)  # type: ignore[arg-type]
 
 
 def test_the_command_copies(run: Any, places: dict[str, str]) -> None:

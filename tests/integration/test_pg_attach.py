@@ -14,7 +14,6 @@ import psycopg
 import pytest
 import sqlalchemy
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_postgres import Column, PGEngine, PGVector, PGVectorStore
 from llama_index.core.schema import TextNode
 from llama_index.vector_stores.postgres import PGVectorStore as LlamaIndexStore
@@ -24,6 +23,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
+from word_embeddings import ANSWER, QUESTION, Words
 
 from sift_store import (
     AsyncSiftStore,
@@ -37,17 +37,6 @@ from sift_store import (
 from sift_store.filters import parse
 from sift_store.testing import WordEmbedder
 from sift_store.testing.fixtures import JORDAN
-
-QUESTION = "What is the age of Michael Jordan and how many children has he?"
-ANSWER = {JORDAN[0], JORDAN[2]}
-
-
-class Words(Embeddings):
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return WordEmbedder().embed_documents(texts).tolist()
-
-    def embed_query(self, text: str) -> list[float]:
-        return WordEmbedder().embed_query(text).tolist()
 
 
 def as_psycopg(url: str) -> str:
@@ -231,7 +220,8 @@ def test_scores_follow_the_index_of_the_table(
     postgres: Server, database: str, connection: psycopg.Connection[Any], opclass: str, metric: str, method: str
 ) -> None:
     vectors = fill(connection, "docs", rows=3000)
-    connection.execute(f"CREATE INDEX ON docs USING {method} (emb {opclass})")
+    lists = " WITH (lists = 10)" if method == "ivfflat" else ""
+    connection.execute(f"CREATE INDEX ON docs USING {method} (emb {opclass}){lists}")
     query = np.random.default_rng(1).normal(size=32) * 3
     truth = {
         "euclid": -np.linalg.norm(vectors - query, axis=1),

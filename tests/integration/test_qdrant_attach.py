@@ -14,13 +14,14 @@ from edge_server import serve
 from haystack import Document as HaystackDocument
 from haystack_integrations.document_stores.qdrant import QdrantDocumentStore
 from langchain_core.documents import Document
-from langchain_core.embeddings import Embeddings
 from langchain_qdrant import QdrantVectorStore, RetrievalMode, SparseEmbeddings
 from langchain_qdrant import SparseVector as LangChainSparse
 from llama_index.core.schema import TextNode
 from llama_index.vector_stores.qdrant import QdrantVectorStore as LlamaIndexStore
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_server import Qdrant, of_edge
+from sift_store_qdrant.connecting import _options
+from word_embeddings import ANSWER, QUESTION, Words
 
 from sift_store import (
     AsyncSiftStore,
@@ -35,19 +36,9 @@ from sift_store import (
     select,
 )
 from sift_store.adapter import CandidateQuery
+from sift_store.location import parse_location
 from sift_store.testing import WordEmbedder
 from sift_store.testing.fixtures import JORDAN
-
-QUESTION = "What is the age of Michael Jordan and how many children has he?"
-ANSWER = {JORDAN[0], JORDAN[2]}
-
-
-class Words(Embeddings):
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        return WordEmbedder().embed_documents(texts).tolist()
-
-    def embed_query(self, text: str) -> list[float]:
-        return WordEmbedder().embed_query(text).tolist()
 
 
 class SparseWords(SparseEmbeddings):
@@ -162,6 +153,8 @@ def test_a_hybrid_langchain_collection(
         assert len(store.search(QUESTION, k=4, where={"year": {"$lt": 2002}})) == 2
         by_vector = store.search(vector=WordEmbedder().embed_query(QUESTION), k=2)
         assert by_vector.metric == "cosine"
+        with pytest.raises(InvalidInputError, match="cannot be weighed"):
+            store.search(queries=["a", "b"], weights=[1, 0], k=2)
         several = store.search(queries=["children of Michael Jordan", "capital of Germany"], k=2)
         assert {hit.text for hit in several} == {JORDAN[2], JORDAN[4]}
         assert several.metric == "fused"
@@ -187,7 +180,8 @@ def test_hybrid_search_is_asked_for_whole_or_refused(qdrant: Qdrant, collection:
     url, dense = qdrant.url(collection, sparse="words"), WordEmbedder()
     with pytest.raises(EmbedderError, match="sparse_embedder: int given"):
         SiftStore.attach(url, embedder=dense, sparse_embedder=3)
-    for wrong in (lambda text: "words", lambda text: {-1: 1.0}, lambda text: {1: float("nan")}):
+    bad = [{-1: 1.0}, {1: float("nan")}, {2**32: 1.0}, {1.7: 1.0}, "words"]
+    for wrong in [lambda text, given=given: given for given in bad]:
         with (
             SiftStore.attach(url, embedder=dense, sparse_embedder=wrong) as store,
             pytest.raises(EmbedderError, match="the sparse embedder"),
@@ -255,6 +249,54 @@ def test_payloads_as_mcp_server_qdrant_and_others_write_them(
             assert {hit.text for hit in hits} == ANSWER, place
             assert store.count({"year": {"$gte": 3}}) == 2, place
             assert {hit.payload["year"] for hit in hits} == {0, 2}, place
+
+
+def test_ids_out_of_the_payload(qdrant: Qdrant, collection: str, client: QdrantClient) -> None:
+    client.create_collection(collection, models.VectorParams(size=4, distance=models.Distance.COSINE))
+    named: list[Any] = [7, "seven", None, 12, "12"]
+    points = [
+        models.PointStruct(id=i + 10, vector=[1.0, 0, 0, i], payload={"body": f"body {i}", "doc": name})
+        for i, name in enumerate(named)
+    ]
+    client.upsert(collection, points)
+    with SiftStore.attach(qdrant.url(collection, text="body", id="doc")) as store:
+        records = store.get([7, "seven", 12, "12", 10, 13, "nobody", str(UUID(int=7))])
+        assert [record and record.text for record in records] == [f"body {i}" for i in (0, 1)] + [
+            "body 3",
+            "body 4",
+        ] + [None if i != 12 else "body 2" for i in (10, 13, 0, 0)]
+        assert [record and record.text for record in store.get([12])] == ["body 3"]  # the point's own id is 13
+        scoped = store.scoped({"doc": "seven"})
+        assert [hit.text for hit in scoped.search(vector=[1, 0, 0, 0], k=3)] == ["body 1"]
+        with pytest.raises(FilterError, match="it holds the text"):
+            store.count({"body": "body 1"})
+
+
+def test_metadata_below_a_key_of_any_name(qdrant: Qdrant, collection: str, client: QdrantClient) -> None:
+    client.create_collection(collection, models.VectorParams(size=4, distance=models.Distance.COSINE))
+    payload = {"body": "text", "my meta": {"year": 3}, "a.b": {"year": 4}}
+    client.upsert(collection, [models.PointStruct(id=1, vector=[1.0, 0, 0, 0], payload=payload)])
+    client.create_payload_index(collection, '"my meta".year', models.PayloadSchemaType.INTEGER)
+    with SiftStore.attach(qdrant.url(collection, text="body", metadata="my%20meta")) as store:
+        assert store.count({"year": 3}) == 1
+        assert store.search(vector=[1, 0, 0, 0], k=1)[0].payload == {"year": 3}
+        assert store.statistics().fields == {"year": "integer"}
+    with SiftStore.attach(qdrant.url(collection, text="body", metadata="a.b")) as store:
+        assert store.count({"year": 4}) == 1
+
+
+def test_an_attached_collection_of_ours_notices_a_reembedding(qdrant: Qdrant, collection: str) -> None:
+    url = qdrant.url(collection)
+    with SiftStore.open(url, embedder=WordEmbedder()) as own:
+        own.add(JORDAN, ids=[-1, 2, "c", "d", "e"])
+        with SiftStore.attach(url, embedder=WordEmbedder().embed_documents) as store:
+            assert [record and record.id for record in store.get([-1, 2, "c", 3])] == [-1, 2, "c", None]
+            assert len(store.search("Jordan", k=2)) == 2
+            own.reembed(WordEmbedder(32, "others"))
+            with pytest.raises((StorageError, NotFoundError)):
+                store.search("Jordan", k=2)
+            with pytest.raises(StorageError, match="attach it again"):
+                store.search("Jordan", k=2)
 
 
 def test_a_collection_of_ours_can_be_attached_too(qdrant: Qdrant, collection: str) -> None:
@@ -549,12 +591,40 @@ async def test_a_client_of_the_callers_is_used_and_left_open(
     client.close()
 
 
+def test_a_key_is_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(api_key="S3CRETKEY") as server:
+        qdrant = of_edge(server)
+        plain = qdrant.url("handbook")
+        monkeypatch.setenv("QDRANT_API_KEY", "S3CRETKEY \n")  # as files give it
+        with pytest.warns(UserWarning, match="insecure connection"):
+            store = SiftStore.open(plain)
+        assert store.count() == 0
+        store.close()
+        for url in (
+            plain.replace("qdrant://", "qdrant://:S3CRET/KEY@"),
+            plain.replace("qdrant://", "qdrant://:S3CRET#KEY@"),
+            plain.replace("qdrant://", "qdrant://:S3CRET?KEY@"),
+            plain.replace("qdrant://", "qdrant://:S3CRET%0AKEY@"),
+        ):
+            with pytest.raises(LocationError) as refused:
+                SiftStore.open(url)
+            told: BaseException | None = refused.value
+            while told is not None:
+                assert "S3CRET" not in str(told)
+                told = None if told.__suppress_context__ else told.__context__
+
+
+def test_an_address_of_the_newer_kind() -> None:
+    options = _options(parse_location("qdrants://[::1]:6333/below?collection=a"))
+    assert (options["host"], options["port"], options["prefix"], options["https"]) == ("[::1]", 6333, "below", True)
+
+
 def test_urls_that_cannot_be_honoured(qdrant: Qdrant) -> None:
     for url, why in (
         ("qdrant://?collection=a", "names no host"),
         (f"qdrant://{qdrant.host}?collection=a&grpc_port=many", "cannot be read"),
         ("qdrant://host:port?collection=a", "cannot be read"),
-        (f"qdrant://{qdrant.host}?collection=a&shards=3", "shards: has no meaning"),
+        (f"qdrant://{qdrant.host}?collection=a&shards=3", "shards= has no meaning"),
         (f"qdrant://{qdrant.host}?collection=a&vector=dense", "vector= has no meaning here"),
     ):
         with pytest.raises(LocationError, match=why):

@@ -2,6 +2,7 @@
 what to do; nothing acknowledged is lost.
 """
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -107,6 +108,16 @@ def test_a_slow_server_is_left_at_the_deadline(server: EdgeServer, store: SiftSt
     assert time.monotonic() - start < 0.8
     server.delay = 0.02
     assert len(store.search("Michael Jordan", timeout=5)) == 5
+
+
+def test_a_slow_state_does_not_hold_a_search_either(server: EdgeServer, store: SiftStore) -> None:
+    store._context.adapter._collection.forget()  # type: ignore[attr-defined]
+    count = server.collections.count
+    server.collections.count = lambda *given: time.sleep(3) or count(*given)  # type: ignore[method-assign]
+    start = time.monotonic()
+    with pytest.raises(DeadlineError):
+        store.search("Michael Jordan", timeout=0.3)
+    assert time.monotonic() - start < 2.5
 
 
 async def test_nor_is_it_waited_for_asynchronously(server: EdgeServer, url: str, store: SiftStore) -> None:
@@ -400,7 +411,7 @@ def test_another_process_learns_of_a_reembedding(url: str, store: SiftStore) -> 
 
 
 def test_what_an_interrupted_reembedding_left_is_told_and_swept(server: EdgeServer, store: SiftStore) -> None:
-    marks = state.Marks("faults.v1-00ff", 1, store._context.adapter.statistics().embedder)  # type: ignore[arg-type]
+    marks = state.Marks("faults.v1-00ff", "b0", 1, store._context.adapter.statistics().embedder)  # type: ignore[arg-type]
     vectors = models.VectorParams(size=8, distance=models.Distance.COSINE)
     for name, metadata in (("faults.v1-00ff", marks.metadata()), ("faults.v7", {}), ("faults.vault", marks.metadata())):
         server.collections.create(name, models.CreateCollection(vectors=vectors, metadata=metadata))
@@ -408,6 +419,181 @@ def test_what_an_interrupted_reembedding_left_is_told_and_swept(server: EdgeServ
     store.reembed(WordEmbedder(8, "eight"))
     assert {"faults.v7", "faults.vault"} < names(server)
     assert "faults.v1-00ff" not in names(server)
+
+
+def test_a_reembedding_keeps_what_was_set_and_indexed(server: EdgeServer, url: str) -> None:
+    """With the client, by the store's name, as for any collection."""
+    with SiftStore.open(url, embedder=WordEmbedder(), indexed={"year": "integer"}) as store:
+        store.add(JORDAN, payloads=[{"year": i} for i in range(5)])
+        words = models.TextIndexParams(type=models.TextIndexType.TEXT, lowercase=True)
+        server.collections.index("faults", "text", words)
+        server.collections.index("faults", "metadata.lang", models.PayloadSchemaType.KEYWORD)
+        server.collections.update(
+            "faults", models.UpdateCollection(optimizers_config=models.OptimizersConfigDiff(indexing_threshold=77))
+        )
+        store.reembed(WordEmbedder(16, "others"))
+        info = server.collections.info("faults")
+        assert info.config.optimizer_config.indexing_threshold == 77
+        assert info.payload_schema["text"].data_type == models.PayloadSchemaType.TEXT
+        assert store.statistics().fields == {"year": "integer", "lang": "keyword"}
+        assert store.count({"year": 3}) == 1
+
+
+def test_a_replacement_that_cannot_begin_leaves_no_mark(server: EdgeServer, store: SiftStore) -> None:
+    update = server.collections.update
+    calls: list[Any] = []
+
+    def silent(name: str, given: Any) -> Any:
+        done = update(name, given)
+        calls.append(given)
+        if len(calls) == 1:
+            raise RuntimeError("and the answer was lost")
+        return done
+
+    server.collections.update = silent  # type: ignore[method-assign]
+    with pytest.raises(StorageError, match="the answer was lost"):
+        store.reembed(WordEmbedder(8))
+    store.add(["writable"])
+    assert store.reembed(WordEmbedder(8)) == 6
+
+
+def test_a_reembedder_that_gives_up_leaves_the_next_mark(store: SiftStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = store._context.adapter
+    identity = adapter.statistics().embedder
+    first = adapter.replace(identity)  # type: ignore[arg-type]
+    clock = time.time
+    monkeypatch.setattr(state.time, "time", lambda: clock() + state.LEASE + 1)
+    second = adapter.replace(identity)  # type: ignore[arg-type]
+    first.abandon()
+    with pytest.raises(StorageError, match="being re-embedded"):
+        store.add(["no"])
+    second.abandon()
+    store.add(["yes"])
+
+
+def test_what_a_reembedding_has_overtaken_is_not_called_written(server: EdgeServer, url: str, store: SiftStore) -> None:
+    upsert = server.collections.upsert
+    calls: list[int] = []
+
+    def overtaken(name: str, given: Any) -> Any:
+        calls.append(len(given.points))
+        if len(calls) == 2:
+            server.collections.upsert = upsert  # type: ignore[method-assign]
+            with SiftStore.open(url, embedder=WordEmbedder().embed_documents) as other:
+                other.reembed(WordEmbedder(32, "others"))
+        return upsert(name, given)
+
+    server.collections.upsert = overtaken  # type: ignore[method-assign]
+    with pytest.raises(StorageError, match=r"re-embed") as failed:
+        store.add([f"text {i}" for i in range(600)])
+    assert not isinstance(failed.value, PartialWriteError)
+
+
+# --- dropped, made anew, left over ------------------------------------------------------------------------------------
+
+
+def test_a_collection_that_was_dropped_and_made_anew_is_another(url: str) -> None:
+    with SiftStore.open(url, embedder=WordEmbedder().embed_documents) as old:
+        old.add(JORDAN)
+        old.search("Michael")
+        assert drop_collection(url)
+        with SiftStore.open(url, embedder=lambda texts: -WordEmbedder().embed_documents(texts)) as new:
+            new.add(["anew"])
+            old._context.adapter._collection.forget()  # type: ignore[attr-defined]  # as it does after five seconds
+            with pytest.raises(StorageError, match="meanwhile"):
+                old.search("Michael")
+            with pytest.raises(StorageError, match="meanwhile"):
+                old.add(["late"])
+            with pytest.raises(StorageError, match="meanwhile"):
+                old.search("Michael")
+            assert new.count() == 1
+        assert drop_collection(url)
+        with pytest.raises(StorageError, match="meanwhile"):
+            old.add(["late"])
+    assert list_collections(url) == []
+
+
+def test_content_that_a_drop_left_behind_does_not_come_back(server: EdgeServer, url: str, store: SiftStore) -> None:
+    server.collections.change_aliases(
+        [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="faults"))]
+    )
+    assert names(server) == {"faults.v0"}
+    with SiftStore.open(url, embedder=WordEmbedder(8, "eight")) as other:
+        assert other.count() == 0
+        other.add(["new"])
+        assert other.count() == 1
+        assert other.statistics().dimension == 8
+
+
+def test_a_creation_that_was_interrupted_is_made_whole(server: EdgeServer, url: str) -> None:
+    with SiftStore.open(url, embedder=WordEmbedder(), indexed={"year": "integer"}) as store:
+        server.fail(1, 500, only="create_index")
+        with pytest.raises(StorageError):
+            store.add(["a"], payloads=[{"year": 1}])
+        store.add(["a"], payloads=[{"year": 1}])
+        assert store.statistics().fields == {"year": "integer"}
+        with pytest.raises(InvalidInputError, match="does not fit"):
+            store.add(["b"], payloads=[{"year": "soon"}])
+
+
+def test_a_name_in_the_way_is_left_alone(server: EdgeServer, url: str) -> None:
+    vectors = models.VectorParams(size=32, distance=models.Distance.COSINE)
+    server.collections.create("faults.v0", models.CreateCollection(vectors=vectors))
+    with SiftStore.open(url, embedder=WordEmbedder()) as store, pytest.raises(LocationError, match="another program"):
+        store.add(["a"])
+    assert server.collections.aliases() == []
+
+
+def test_a_drop_that_fails_half_way_leaves_the_live_content(server: EdgeServer, url: str, store: SiftStore) -> None:
+    marks = state.Marks("faults.v1-00ff", "b0", 1, store._context.adapter.statistics().embedder)  # type: ignore[arg-type]
+    vectors = models.VectorParams(size=8, distance=models.Distance.COSINE)
+    server.collections.create("faults.v1-00ff", models.CreateCollection(vectors=vectors, metadata=marks.metadata()))
+    server.fail(1, 500, only="delete_collection")
+    with pytest.raises(StorageError):
+        drop_collection(url)
+    assert store.count() == 5
+    assert drop_collection(url)
+    assert names(server) == set()
+
+
+def test_a_copy_of_a_collection_of_ours_is_not_taken_for_it(server: EdgeServer, url: str, store: SiftStore) -> None:
+    """As a snapshot that was recovered under another name."""
+    vectors = models.VectorParams(size=32, distance=models.Distance.COSINE)
+    metadata = server.collections.info("faults").config.metadata
+    server.collections.create("restored", models.CreateCollection(vectors=vectors, metadata=metadata))
+    with pytest.raises(LocationError, match=r"a copy of 'faults\.v0'"):
+        SiftStore.open(url.replace("faults", "restored"))
+    with SiftStore.attach(url.replace("faults", "restored")) as attached:
+        assert attached.count() == 0
+    assert store.count() == 5
+
+
+def test_marks_that_cannot_be_read_are_not_ours(server: EdgeServer, url: str, store: SiftStore) -> None:
+    vectors = models.VectorParams(size=32, distance=models.Distance.COSINE)
+    for place, odd in enumerate(({"sift_store": 3}, {"sift_store": {"generation": "x"}}, {"sift_store": {}})):
+        name = f"odd{place}"
+        server.collections.create(f"{name}.v0", models.CreateCollection(vectors=vectors, metadata=odd))
+        alias = models.CreateAlias(collection_name=f"{name}.v0", alias_name=name)
+        server.collections.change_aliases([models.CreateAliasOperation(create_alias=alias)])
+    assert list_collections(url) == ["faults"]
+
+
+def test_an_update_with_null_holds_the_scope_against_a_race(server: EdgeServer, store: SiftStore) -> None:
+    ours, theirs = store.scoped({"tenant": "a"}), store.scoped({"tenant": "b"})
+    ours.add(["mine"], ids=["m"])
+    set_payload = server.collections.set_payload
+
+    def overtaken(name: str, given: Any, **options: Any) -> Any:
+        server.collections.set_payload = set_payload  # type: ignore[method-assign]
+        store.delete(["m"])
+        theirs.add(["theirs now"], ids=["m"])
+        return set_payload(name, given, **options)
+
+    server.collections.set_payload = overtaken  # type: ignore[method-assign]
+    ours.update_payload(["m"], {"x": None})
+    record = theirs.get(["m"])[0]
+    assert record is not None
+    assert (record.text, record.payload) == ("theirs now", {"tenant": "b"})
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -429,5 +615,19 @@ def test_collections_are_listed_and_dropped(server: EdgeServer, url: str, store:
 
 def test_a_client_that_was_closed(store: SiftStore) -> None:
     store._context.adapter._session._client.close()  # type: ignore[attr-defined]
-    with pytest.raises((StoreClosedError, StorageError)):
+    with pytest.raises(StoreClosedError):
         store.search("Michael Jordan")
+
+
+async def test_an_asynchronous_store_closed_under_a_search(server: EdgeServer, url: str, store: SiftStore) -> None:
+    twin = await AsyncSiftStore.open(url, embedder=WordEmbedder())
+    await twin.search("Michael Jordan")
+    server.delay = 0.5
+    searching = asyncio.create_task(twin.search("Michael Jordan"))
+    await asyncio.sleep(0.1)
+    await twin._context.adapter._session._client.close()  # type: ignore[attr-defined]
+    with pytest.raises((StoreClosedError, StorageError)):
+        await searching
+    with pytest.raises(StoreClosedError):
+        await twin.search("Michael Jordan")
+    await twin.close()
