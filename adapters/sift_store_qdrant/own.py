@@ -179,8 +179,6 @@ class OwnCollection(Remembered):
             if "already exists" not in str(exc):
                 raise
             if not (yield from self._is_as_new(first, dimension)):
-                if (yield from self.info()) is not None:
-                    return
                 yield Call("delete_collection", {"collection_name": first.collection})
                 yield make_collection(first, dimension)
         for key, kind in self.declared.items():
@@ -193,14 +191,19 @@ class OwnCollection(Remembered):
         """Whether what stands in the way is what we would make: another opener is at it, or one was interrupted.
 
         Raises:
-            LocationError: it is somebody else's.
+            LocationError: it is somebody else's. StorageError: it holds passages, and no name leads to it.
         """
         info: models.CollectionInfo = yield Info(wanted.collection)
         marks = Marks.of(info)
         if marks is None:
             raise LocationError(f"{wanted.collection!r} is a collection of another program's; choose another name")
-        same = marks.embedder == wanted.embedder and choose_vector(info.config, {}).dimension == dimension
-        return same and (yield from points_count(info, wanted.collection)) == 0
+        count = yield from points_count(info, wanted.collection)
+        if count and (yield from self.info()) is None:
+            raise StorageError(
+                f"{wanted.collection!r} holds {count:,} passages, but {self.name!r} does not lead to it: make it an "
+                "alias again, or delete what is there with sift_store.drop_collection"
+            )
+        return marks.embedder == wanted.embedder and choose_vector(info.config, {}).dimension == dimension
 
     def declare(self) -> Work[None]:
         """Make the indexes of fields that were declared at open and that an existing collection does not have."""

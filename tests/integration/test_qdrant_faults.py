@@ -513,13 +513,17 @@ def test_a_collection_that_was_dropped_and_made_anew_is_another(url: str) -> Non
     assert list_collections(url) == []
 
 
-def test_content_that_a_drop_left_behind_does_not_come_back(server: EdgeServer, url: str, store: SiftStore) -> None:
+def test_content_without_a_name_is_neither_taken_nor_deleted(server: EdgeServer, url: str, store: SiftStore) -> None:
     server.collections.change_aliases(
         [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name="faults"))]
     )
     assert names(server) == {"faults.v0"}
     with SiftStore.open(url, embedder=WordEmbedder(8, "eight")) as other:
         assert other.count() == 0
+        with pytest.raises(StorageError, match=r"'faults\.v0' holds 5 passages, but 'faults' does not lead to it"):
+            other.add(["new"])
+        assert names(server) == {"faults.v0"}
+        assert drop_collection(url)
         other.add(["new"])
         assert other.count() == 1
         assert other.statistics().dimension == 8
