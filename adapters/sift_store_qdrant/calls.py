@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
 from qdrant_client import models
 
 from sift_store.points import METADATA, point_id, point_payload
@@ -15,8 +14,6 @@ from sift_store_qdrant.state import Marks
 from sift_store_qdrant.work import Call, PointKey
 
 __all__ = ["field_index", "in_chunks", "key_of", "lead", "make_collection", "make_like", "to_point"]
-
-T = TypeVar("T", bound=BaseModel)
 
 # Points in one request that writes.
 _CHUNK = 256
@@ -71,8 +68,8 @@ def make_like(marks: Marks, dimension: int, old: models.CollectionInfo) -> Itera
         yield Call("create_payload_index", {**call, "field_schema": index.params or index.data_type})
 
 
-def _diff(kind: type[T], given: Any) -> T:
-    """Settings as they are told, as they are given."""
+def _diff(kind: Any, given: Any) -> Any:
+    """Settings as the server tells them, in the model in which they are given."""
     told = given.model_dump(exclude_none=True)
     return kind(**{name: value for name, value in told.items() if name in kind.model_fields})
 
