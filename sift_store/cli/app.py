@@ -7,20 +7,18 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sift_store.cli.ingest import OWN_KEY, Chunking, Document, Passage, documents
 from sift_store.cli.opening import check_exists, existing_store, exists, shown
 from sift_store.cli.quality import add_commands
-from sift_store.cli.render import comparison, findings_table, hits_table, repeats_in, summary
+from sift_store.cli.render import bar, comparison, findings_table, hits_table, print_json, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
 from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
 from sift_store.filters import parse_datetime
@@ -121,7 +119,7 @@ def add(
             raise InvalidInputError("the files are empty; nothing to add")
         cut = _warn_of_cuts(found, embedding) if whole or chunk else 0
         before = opened.count()
-        with _bar("embedding and writing") as progress:
+        with bar(err, "embedding and writing") as progress:
             opened.add(
                 [passage.text for passage in found],
                 [passage.id for passage in found],
@@ -133,7 +131,7 @@ def add(
             opened.optimize()
         after = opened.count()
     if as_json:
-        _print_json({"documents": len(read), "passages": len(found), "cut": cut, "removed": pruned, "stored": after})
+        print_json({"documents": len(read), "passages": len(found), "cut": cut, "removed": pruned, "stored": after})
     else:
         removed = f", {pruned} outdated removed" if pruned else ""
         print(f"{len(read)} documents, {len(found)} passages{removed}; {shown(store)} holds {after}")
@@ -155,7 +153,7 @@ def search(
         wanted = cast(Method, method)  # checked by the store
         hits = opened.search(query, k=k, where=_where(where), method=wanted, max_tokens=max_tokens)
     if as_json:
-        _print_json(hits.to_dict())
+        print_json(hits.to_dict())
     else:
         out.print(hits_table(hits))
 
@@ -173,7 +171,7 @@ def compare(
     with existing_store(store, embedder) as opened:
         answers = opened.compare(query, k=k, where=_where(where))
     if as_json:
-        _print_json({method: hits.to_dict() for method, hits in answers.items()})
+        print_json({method: hits.to_dict() for method, hits in answers.items()})
     else:
         out.print(comparison(answers, out.width))
 
@@ -191,7 +189,7 @@ def explain(
     with existing_store(store, embedder) as opened:
         explanation = opened.explain(query, k=k, where=_where(where))
     if as_json:
-        _print_json(explanation.to_dict())
+        print_json(explanation.to_dict())
     else:
         out.print(str(explanation), markup=False, highlight=False, soft_wrap=True)
 
@@ -202,7 +200,7 @@ def doctor(store: StoreArgument, embedder: EmbedderOption = None, as_json: JsonO
     with existing_store(store, embedder) as opened:
         findings = opened.doctor()
     if as_json:
-        _print_json([{"level": item.level, "what": item.what, "mend": item.mend} for item in findings])
+        print_json([{"level": item.level, "what": item.what, "mend": item.mend} for item in findings])
     else:
         out.print(findings_table(findings))
     if any(item.level == "error" for item in findings):
@@ -221,7 +219,7 @@ def list_(store: StoreArgument, as_json: JsonOption = False) -> None:
     """List the collections in a store."""
     names = list_collections(store)
     if as_json:
-        _print_json(names)
+        print_json(names)
     else:
         for name in names:
             out.print(name, markup=False, highlight=False)
@@ -253,7 +251,7 @@ def migrate(
     with err.status("migrating"):
         before, after = migrate_schema(source, to)
     if as_json:
-        _print_json({"before": before, "after": after})
+        print_json({"before": before, "after": after})
     else:
         print(f"schema: {before or 'nothing'} before, {after or 'nothing'} now")
 
@@ -267,7 +265,7 @@ def reembed(
 ) -> None:
     """Embed every text with another embedder; the store changes over at once, or not at all."""
     made = _embedder(embedder, query_prefix, passage_prefix)
-    with existing_store(store, None) as opened, _bar("embedding") as progress:
+    with existing_store(store, None) as opened, bar(err, "embedding") as progress:
         count = opened.reembed(made, progress=progress) if made is not None else 0
         opened.optimize()
     print(f"{count} passages embedded anew")
@@ -295,7 +293,7 @@ def demo(
     ):
         read = documents([folder / "corpus.jsonl"], Chunking.of(_needed(opened), None, 0))
         found = [passage for document in read for passage in document.passages]
-        with _bar(f"embedding {len(found)} passages") as progress:
+        with bar(err, f"embedding {len(found)} passages") as progress:
             opened.add([p.text for p in found], [p.id for p in found], [p.payload for p in found], progress=progress)
         for question in asked:
             answers = opened.compare(question["text"], k=k)
@@ -311,12 +309,12 @@ def demo(
 
 def _copy(source: str, target: str, as_json: bool) -> None:
     with existing_store(source) as read, SiftStore.open(target, indexed=read.statistics().fields) as opened:
-        with _bar("copying") as progress:
+        with bar(err, "copying") as progress:
             copied = read.copy_to(opened, progress=progress)
         with err.status("building the index, if one is due"):
             opened.optimize()
     if as_json:
-        _print_json(asdict(copied))
+        print_json(asdict(copied))
     else:
         skipped = f", {copied.skipped} without a vector left out" if copied.skipped else ""
         print(f"{copied.passages} passages, {copied.written} written{skipped}; {copied.checked} compared and equal")
@@ -388,15 +386,3 @@ def _prune(store: SiftStore, read: Sequence[Document]) -> int:
             beyond = {f"{OWN_KEY}.document": {"$in": some}, f"{OWN_KEY}.chunk": {"$gte": length}}
             gone += store.delete(where=beyond)
     return gone
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Any]:
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as drawn:
-        task = drawn.add_task(what, total=None)
-        yield lambda done, total: drawn.update(task, completed=done, total=total)
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, ensure_ascii=False, indent=1))

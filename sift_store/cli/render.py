@@ -1,19 +1,24 @@
-"""What the command line draws: tables of hits, the comparison of methods, findings."""
+"""What the command line draws: tables of hits, the comparison of methods, findings, bars; and prints for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from sift_store.adapter import Finding
+from sift_store.adapter import Finding, Progress
 from sift_store.copies import repeats
 from sift_store.plan import Method
 from sift_store.results import Hits
 
-__all__ = ["comparison", "findings_table", "hits_table", "repeats_in", "summary"]
+__all__ = ["bar", "comparison", "findings_table", "hits_table", "print_json", "repeats_in", "summary"]
 
 _TITLES: Mapping[Method, str] = {"knn": "nearest neighbours", "mmr": "MMR", "sift": "SIFT"}
 _LINES = 6  # of text in a cell, at most
@@ -102,3 +107,17 @@ def _cell(hits: Hits, marks: Sequence[int | None], place: int, room: int) -> Tex
 def _line(text: str, width: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+@contextmanager
+def bar(console: Console, what: str) -> Iterator[Progress]:
+    """A bar for long work, gone at its end; what it gives is called with (done, all)."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True) as drawn:
+        task = drawn.add_task(what, total=None)
+        yield lambda done, total: drawn.update(task, completed=done, total=total)
+
+
+def print_json(content: Any) -> None:
+    """Print for machines."""
+    print(json.dumps(content, ensure_ascii=False, indent=1))
