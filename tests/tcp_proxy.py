@@ -70,6 +70,11 @@ class Proxy:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return sum(pump.is_alive() for pump in self._pumps) // 2
+
     def cut(self) -> None:
         """Break every connection."""
         for pair in self._pairs:

@@ -259,6 +259,24 @@ def test_a_write_that_is_cut_may_be_written_again(through: tuple[str, Proxy]) ->
         assert store.count() == 105
 
 
+async def test_no_connection_outlives_its_store(through: tuple[str, Proxy]) -> None:
+    url, proxy = through
+    for _ in range(3):
+        with SiftStore.open(url, embedder=WordEmbedder()) as store:
+            store.add(JORDAN)
+            store.search("Michael Jordan", k=3)
+            assert 1 <= proxy.open <= 4
+        with pytest.raises(EmbedderError):
+            SiftStore.open(url, embedder=WordEmbedder(name="others"))
+        assert list_collections(url) == ["faults"]
+        async with await AsyncSiftStore.open(url, embedder=WordEmbedder()) as twin:
+            await asyncio.gather(*(twin.search("Michael Jordan", k=3) for _ in range(10)))
+    until = time.monotonic() + 5
+    while proxy.open and time.monotonic() < until:
+        await asyncio.sleep(0.02)
+    assert proxy.open == 0
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
