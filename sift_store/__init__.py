@@ -4,6 +4,7 @@ from sift_store.adapter import Finding, Statistics
 from sift_store.async_store import AsyncSiftStore
 from sift_store.copying import Copied
 from sift_store.errors import (
+    AccessError,
     DeadlineError,
     EmbedderError,
     FilterError,
@@ -26,6 +27,7 @@ from sift_store.selection import Selection, remaining_variance, select, select_b
 from sift_store.store import SiftStore, drop_collection, list_collections
 
 __all__ = [
+    "AccessError",
     "AsyncSiftStore",
     "Copied",
     "DeadlineError",

@@ -173,8 +173,8 @@ class Replacement(Protocol):
     def commit(self) -> int:
         """Take the place of the old content, at once or not at all; the new generation."""
 
-    def abandon(self) -> None:
-        """Drop what was written, unless it is live already."""
+    def abandon(self) -> int | None:
+        """Drop what was written, unless it is live already: then the generation. Lets writers in again."""
 
 
 class Adapter(Protocol):

@@ -149,9 +149,9 @@ class AsyncSiftStore(Shell):
         """As `SiftStore.count`."""
         return await self._run(count_steps(self._context, where))
 
-    async def copy_to(self, target: Self, *, progress: Progress | None = None) -> Copied:
+    async def copy_to(self, target: AsyncSiftStore, *, progress: Progress | None = None) -> Copied:
         """As `SiftStore.copy_to`."""
-        return await self._run(copy_steps(self._context, self._fellow(target), progress))
+        return await self._run(copy_steps(self._context, self._context_of(target, AsyncSiftStore), progress))
 
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """As `SiftStore.scoped`; not awaited."""

@@ -12,6 +12,7 @@
     ├── StoreLockedError                  another process has the embedded store open
     ├── ReadOnlyError                     a write to a collection that was attached; those are never written
     └── StorageError                      the engine failed; its own error is the cause
+        ├── AccessError                   the server refuses the key, the password or what it may do
         ├── DeadlineError (TimeoutError)  the time that was given is over
         └── PartialWriteError             a write stopped half-way; says exactly what was written
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "AccessError",
     "DeadlineError",
     "EmbedderError",
     "FilterError",
@@ -86,6 +88,10 @@ class ReadOnlyError(SiftStoreError):
 
 class StorageError(SiftStoreError):
     """The engine failed. Its own error is the `__cause__`."""
+
+
+class AccessError(StorageError):
+    """The server refuses the key or password that was given, or does not allow it to do what was asked."""
 
 
 class DeadlineError(StorageError, TimeoutError):

@@ -54,10 +54,11 @@ class Shell:
         """The embedder in use, None for a store of vectors alone."""
         return self._context.embedding
 
-    def _fellow(self, other: object) -> Context:
-        """The context of another store of the same kind, that the same steps can run on."""
-        if not isinstance(other, type(self)):
-            raise InvalidInputError(f"target: {type(other).__name__} given, an open {type(self).__name__} wanted")
+    @staticmethod
+    def _context_of(other: object, kind: type[Shell]) -> Context:
+        """The context of another store, of the kind that the same steps can run on."""
+        if not isinstance(other, kind):
+            raise InvalidInputError(f"target: {type(other).__name__} given, an open {kind.__name__} wanted")
         return other._context
 
     def _ask(

@@ -252,7 +252,7 @@ class SiftStore(Shell):
         """How many passages match, exactly."""
         return self._run(count_steps(self._context, where))
 
-    def copy_to(self, target: Self, *, progress: Progress | None = None) -> Copied:
+    def copy_to(self, target: SiftStore, *, progress: Progress | None = None) -> Copied:
         """Copy all passages, with their vectors, to another store; nothing is embedded again.
 
         Args:
@@ -265,7 +265,7 @@ class SiftStore(Shell):
             InvalidInputError: something in the source that the target cannot hold, such as two passages of one id.
             StorageError: counts, or a sample of the passages, do not agree at the end.
         """
-        return self._run(copy_steps(self._context, self._fellow(target), progress))
+        return self._run(copy_steps(self._context, self._context_of(target, SiftStore), progress))
 
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """This store seen through a fixed filter, for tenants: no call can widen it.

@@ -280,10 +280,9 @@ def reembed_steps(context: Context, embedding: Embedding, progress: Progress | N
     except GeneratorExit:  # nobody is there to call anything; the replacement ends when it is garbage
         raise
     except BaseException:
-        yield replacement.abandon
-        changed: Statistics = yield context.adapter.statistics
-        if changed.generation > context.in_use.generation:  # it failed after the change over
-            context.in_use.embedding, context.in_use.generation = embedding, changed.generation
+        live: int | None = yield replacement.abandon
+        if live is not None:  # it failed after the change over
+            context.in_use.embedding, context.in_use.generation = embedding, live
         raise
     context.in_use.embedding, context.in_use.generation = embedding, generation
     return done

@@ -38,9 +38,13 @@ class EdgeReplacement:
         self._host.end_replacement()
         return self._host.statistics().generation
 
-    def abandon(self) -> None:  # noqa: D102
+    def abandon(self) -> int | None:  # noqa: D102
         self._host.end_replacement()
-        if self._begun is not None and not self._host.layout.is_current(self._begun.version):
-            with engine_errors("closing"):
-                self._begun.shard.close()
-            self._host.layout.discard(self._begun.version)
+        if self._begun is None:
+            return None
+        if self._host.layout.is_current(self._begun.version):
+            return self._host.statistics().generation
+        with engine_errors("closing"):
+            self._begun.shard.close()
+        self._host.layout.discard(self._begun.version)
+        return None

@@ -81,6 +81,7 @@ class _PgReplacement:
     def __init__(self, adapter: PgAdapter, own: OwnCollection, embedder: EmbedderIdentity, held: Held) -> None:
         self._adapter, self._own, self._embedder = adapter, own, embedder
         self._begun: tuple[Table, int] | None = None
+        self._taken = False
         self._held = held
         self._lost = weakref.finalize(self, held.drop)
 
@@ -96,16 +97,20 @@ class _PgReplacement:
             table, dimension = self._begun
             take = partial(self._own.take_vectors, table, dimension, self._embedder, self._held.holder)
             self._adapter._write("changing over", take)
-            self._begun = None
+            self._begun, self._taken = None, True
             with contextlib.suppress(StorageError):  # a long reader is in the way: the next re-embedding drops them
                 self._adapter._write("dropping the old vectors", self._own.drop_others)
         self._end()
         return self._adapter.statistics().generation
 
-    def abandon(self) -> None:
+    def abandon(self) -> int | None:
         try:
-            if self._begun is not None and not self._adapter._closed:
+            if self._adapter._closed:
+                return None
+            if self._begun is not None:
                 self._adapter._write("dropping a table", self._own.drop_others)
+            generation = self._adapter.statistics().generation
+            return generation if self._taken or self._own.lives_in(self._begun) else None
         finally:
             self._end()
 

@@ -93,6 +93,7 @@ class _AsyncPgReplacement:
     def __init__(self, adapter: AsyncPgAdapter, own: OwnCollection, embedder: EmbedderIdentity, held: Held) -> None:
         self._adapter, self._own, self._embedder = adapter, own, embedder
         self._begun: tuple[Table, int] | None = None
+        self._taken = False
         self._held = held
         self._lost = weakref.finalize(self, held.drop)
 
@@ -108,16 +109,20 @@ class _AsyncPgReplacement:
             table, dimension = self._begun
             take = partial(self._own.take_vectors, table, dimension, self._embedder, self._held.holder)
             await self._adapter._write("changing over", take)
-            self._begun = None
+            self._begun, self._taken = None, True
             with contextlib.suppress(StorageError):  # a long reader is in the way: the next re-embedding drops them
                 await self._adapter._write("dropping the old vectors", self._own.drop_others)
         await self._end()
         return (await self._adapter.statistics()).generation
 
-    async def abandon(self) -> None:
+    async def abandon(self) -> int | None:
         try:
-            if self._begun is not None and not self._adapter._closed:
+            if self._adapter._closed:
+                return None
+            if self._begun is not None:
                 await self._adapter._write("dropping a table", self._own.drop_others)
+            generation = (await self._adapter.statistics()).generation
+            return generation if self._taken or self._own.lives_in(self._begun) else None
         finally:
             await self._end()
 

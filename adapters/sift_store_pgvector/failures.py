@@ -10,7 +10,7 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from sift_store.deadline import Deadline
-from sift_store.errors import DeadlineError, NotFoundError, SiftStoreError, StorageError, StoreClosedError
+from sift_store.errors import AccessError, DeadlineError, NotFoundError, SiftStoreError, StorageError, StoreClosedError
 
 __all__ = ["driver_errors", "is_transient"]
 
@@ -19,6 +19,7 @@ _TRANSIENT = {"57P01", "57P02", "57P03", "53300", "40001", "40P01"}
 # What a server says when it will not have a connection; the driver knows no SQLSTATE then.
 _NO_DATABASE = re.compile(r"database .* does not exist")
 _FINAL = ("does not exist", "authentication failed", "no pg_hba.conf entry", "permission denied", "is not permitted")
+_REFUSED = ("28P01", "28000", "42501")
 _MENDS = {
     "28P01": "check the password (or PGPASSWORD)",
     "28000": "check the role, and what pg_hba.conf allows",
@@ -48,7 +49,7 @@ def driver_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None
 
     Raises:
         DeadlineError: the statement was stopped because its time was over. NotFoundError: no such database.
-        StoreClosedError: the pool is closed. StorageError: all else.
+        StoreClosedError: the pool is closed. AccessError: the role is refused. StorageError: all else.
     """
     try:
         yield
@@ -66,6 +67,8 @@ def driver_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None
         state = exc.sqlstate or ""
         if _NO_DATABASE.search(_message(exc)):
             raise NotFoundError(f"{doing}: {_message(exc)}; create it first") from exc
+        if state in _REFUSED:
+            raise AccessError(f"{doing}: {_message(exc)}; {_MENDS[state]}") from exc
         mend = _MENDS.get(state) or ("try again, or see whether the server is up" if is_transient(exc) else "")
         raise StorageError(f"{doing}: {_message(exc)}{'; ' + mend if mend else ''}") from exc
 

@@ -263,6 +263,10 @@ class OwnCollection(Searchable, Remembered):
 
     # --- replacing ----------------------------------------------------------------------------------------------------
 
+    def lives_in(self, begun: tuple[Table, int] | None) -> bool:
+        """Whether a table that a replacement has begun is the live one, as last seen."""
+        return begun is not None and self._state is not None and self._state.vector.name == begun[0].name
+
     def replacement_lock(self) -> int:
         """The advisory lock that a replacement holds."""
         return lock_key(self.schema, "replace", self.serving().number)

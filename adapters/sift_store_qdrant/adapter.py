@@ -63,9 +63,10 @@ class _QdrantReplacement:
         self._lost.detach()
         return generation
 
-    def abandon(self) -> None:
-        if self._lost.detach() is not None:
-            self._run("dropping what was written", self._replacing.abandon)
+    def abandon(self) -> int | None:
+        self._lost.detach()
+        live: int | None = self._run("dropping what was written", self._replacing.abandon)
+        return live
 
 
 def _abandoned(adapter: QdrantAdapter, replacing: Replacing) -> None:
@@ -115,5 +116,6 @@ class _AsyncQdrantReplacement:
         generation: int = await self._run("changing over", self._replacing.commit)
         return generation
 
-    async def abandon(self) -> None:
-        await self._run("dropping what was written", self._replacing.abandon)
+    async def abandon(self) -> int | None:
+        live: int | None = await self._run("dropping what was written", self._replacing.abandon)
+        return live

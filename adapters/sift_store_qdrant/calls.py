@@ -60,6 +60,8 @@ def make_like(marks: Marks, dimension: int, old: models.CollectionInfo) -> Itera
         "replication_factor": params.replication_factor,
         "write_consistency_factor": params.write_consistency_factor,
         "on_disk_payload": params.on_disk_payload,
+        "wal_config": _diff(models.WalConfigDiff, config.wal_config),
+        "strict_mode_config": _diff(models.StrictModeConfig, config.strict_mode_config),
         "metadata": marks.metadata(),
     }
     yield Call("create_collection", {name: value for name, value in settings.items() if value is not None})
@@ -70,6 +72,8 @@ def make_like(marks: Marks, dimension: int, old: models.CollectionInfo) -> Itera
 
 def _diff(kind: Any, given: Any) -> Any:
     """Settings as the server tells them, in the model in which they are given."""
+    if given is None:
+        return None
     told = given.model_dump(exclude_none=True)
     return kind(**{name: value for name, value in told.items() if name in kind.model_fields})
 

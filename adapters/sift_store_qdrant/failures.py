@@ -12,7 +12,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from sift_store.deadline import Deadline
-from sift_store.errors import DeadlineError, NotFoundError, SiftStoreError, StorageError, StoreClosedError
+from sift_store.errors import AccessError, DeadlineError, NotFoundError, SiftStoreError, StorageError, StoreClosedError
 
 __all__ = ["client_errors", "is_refused", "is_transient", "retry_after"]
 
@@ -31,6 +31,7 @@ _MENDS = {
     429: "the server asks for fewer requests; ask again later",
     503: "see whether the server is up, and try again",
 }
+_CLOSED = ("closed channel", "channel is closed", "client has been closed", "client was closed")
 _LONGEST = 300
 
 
@@ -52,8 +53,7 @@ def _status(error: BaseException) -> int | None:
 def _is_closed(error: BaseException) -> bool:
     """Whether the client was closed, which each of its parts says in its own way."""
     cause = error.source if isinstance(error, ResponseHandlingException) else error
-    said = str(cause).lower()
-    return not isinstance(cause, httpx.HTTPError | grpc.RpcError) and "closed" in said and "event loop" not in said
+    return _status(error) is None and any(said in str(cause).lower() for said in _CLOSED)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -79,7 +79,7 @@ def client_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None
 
     Raises:
         DeadlineError: the time is over. NotFoundError: no such collection. StoreClosedError: the client is closed.
-        StorageError: all else.
+        AccessError: the key is refused. StorageError: all else.
     """
     try:
         yield
@@ -93,6 +93,8 @@ def client_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None
             raise _timeout(doing, deadline) from exc
         if status == 404:
             raise NotFoundError(f"{doing}: {_message(exc)}") from exc
+        if status in (401, 403):
+            raise AccessError(f"{doing}: {_message(exc)}; {_MENDS[status]}") from exc
         if status is None and not isinstance(exc, RuntimeError):
             what = f"the answer cannot be read ({type(exc).__name__}: {_message(exc)})"
             raise StorageError(f"{doing}: {what}; is it a Qdrant server that this client fits?") from exc

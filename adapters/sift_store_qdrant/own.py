@@ -178,32 +178,36 @@ class OwnCollection(Remembered):
         except StorageError as exc:
             if "already exists" not in str(exc):
                 raise
-            if not (yield from self._is_as_new(first, dimension)):
-                yield Call("delete_collection", {"collection_name": first.collection})
-                yield make_collection(first, dimension)
+            if not (yield from self._may_be_taken(first, dimension)):
+                return
         for key, kind in self.declared.items():
             yield field_index(first.collection, key, kind)
         if (yield from self.info()) is None:
             yield lead(self.name, first.collection)
             yield from self.info()
 
-    def _is_as_new(self, wanted: Marks, dimension: int) -> Work[bool]:
+    def _may_be_taken(self, wanted: Marks, dimension: int) -> Work[bool]:
         """Whether what stands in the way is what we would make: another opener is at it, or one was interrupted.
 
+        False if another has come first meanwhile. Nothing is ever deleted here: it may be live at the next moment.
+
         Raises:
-            LocationError: it is somebody else's. StorageError: it holds passages, and no name leads to it.
+            LocationError: it is somebody else's. StorageError: it is not what we would make, and no name leads to it.
         """
         info: models.CollectionInfo = yield Info(wanted.collection)
         marks = Marks.of(info)
         if marks is None:
             raise LocationError(f"{wanted.collection!r} is a collection of another program's; choose another name")
         count = yield from points_count(info, wanted.collection)
-        if count and (yield from self.info()) is None:
+        found = choose_vector(info.config, {}).dimension
+        if (yield from self.info()) is not None:
+            return False
+        if count or found != dimension or marks.embedder != wanted.embedder:
             raise StorageError(
-                f"{wanted.collection!r} holds {count:,} passages, but {self.name!r} does not lead to it: make it an "
-                "alias again, or delete what is there with sift_store.drop_collection"
+                f"{wanted.collection!r} is there with {count:,} passages of dimension {found}, but {self.name!r} does "
+                "not lead to it: make it an alias again, or delete what is there with sift_store.drop_collection"
             )
-        return marks.embedder == wanted.embedder and choose_vector(info.config, {}).dimension == dimension
+        return True
 
     def declare(self) -> Work[None]:
         """Make the indexes of fields that were declared at open and that an existing collection does not have."""

@@ -20,6 +20,7 @@ from sift_store_qdrant.work import Call, Info, Work
 __all__ = ["Replacing"]
 
 # Renewed when so much of it has gone; given up when more has gone without a sign of life from us.
+_OVERTAKEN = "another re-embedding has taken over, or the collection was dropped; nothing was changed"
 _RENEWED, _GIVEN_UP = LEASE / 4, LEASE * 0.9
 
 
@@ -32,6 +33,7 @@ class Replacing:
         self._renewed = time.monotonic()
         self._old: State | None = None
         self._new: Marks | None = None
+        self._taken = False
 
     def begin(self) -> Work[None]:
         """Shut out writers.
@@ -56,7 +58,10 @@ class Replacing:
         yield from self._stay()
         if self._new is None:
             self._new = old.marks.next(self._own.name, self._lease.holder, self._embedder)
-            info: models.CollectionInfo = yield Info(old.place.collection)
+            try:
+                info: models.CollectionInfo = yield Info(old.place.collection)
+            except NotFoundError as exc:
+                raise StorageError(_OVERTAKEN) from exc
             yield from make_like(self._new, dimension, info)
         for chunk in in_chunks(records):
             points = [to_point(record) for record in chunk]
@@ -70,30 +75,37 @@ class Replacing:
             return self._own.generation
         yield from self._check()
         yield lead(self._own.name, new.collection)
-        self._old = self._new = None
+        self._taken = True
+        return (yield from self._end(old))
+
+    def _end(self, old: State) -> Work[int]:
+        """After the change: drop the old; the generation."""
         yield from self._drop(old.place.collection)
         yield from self._own.info()
+        self._old = self._new = None
         return self._own.generation
 
-    def abandon(self) -> Work[None]:
-        """Drop what was written, unless it is live already, and let writers in again."""
+    def abandon(self) -> Work[int | None]:
+        """Drop what was written and let writers in again, unless it is live already: then the generation."""
         old, new = self._old, self._new
-        self._old = self._new = None
         if old is None:
-            return
+            return None
         live = old.place.collection
         if new is not None:
-            if (yield from self._live()) == new.collection:  # the change was made, its answer was lost
-                yield from self._drop(live)
-                yield from self._own.info()
-                return
+            if self._taken or (yield from self._live()) == new.collection:  # the change was made, its answer was lost
+                return (yield from self._end(old))
             yield from self._drop(new.collection)
-            if (yield from self._live()) is None:  # the change was made just now, and its end was dropped
+        self._old = self._new = None
+        with contextlib.suppress(NotFoundError):  # of content that others have dropped or replaced nothing is left
+            if (
+                new is not None and (yield from self._live()) is None
+            ):  # the change came just now, and its end is dropped
                 yield lead(self._own.name, live)
-        info: models.CollectionInfo = yield Info(live)
-        lease = Lease.of(info)
-        if lease is None or lease.holder == self._lease.holder:  # another's stays
-            yield Call("update_collection", {"collection_name": live, "metadata": {REPLACING: None}})
+            info: models.CollectionInfo = yield Info(live)
+            lease = Lease.of(info)
+            if lease is None or lease.holder == self._lease.holder:  # another's stays
+                yield Call("update_collection", {"collection_name": live, "metadata": {REPLACING: None}})
+        return None
 
     def _live(self) -> Work[str | None]:
         """What the name leads to."""
@@ -139,9 +151,7 @@ class Replacing:
         else:
             marks, lease = Marks.of(info), Lease.of(info)
         if marks != old.marks or lease is None or lease.holder != self._lease.holder:
-            raise StorageError(
-                "another re-embedding has taken over, or the collection was dropped; the old vectors stay"
-            )
+            raise StorageError(_OVERTAKEN)
 
     def _sweep(self) -> Work[None]:
         """Drop what interrupted replacements have left."""

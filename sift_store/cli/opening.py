@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from sift_store.errors import NotFoundError, StorageError
+from sift_store.errors import AccessError, NotFoundError
 from sift_store.location import parse_location
 from sift_store.registry import store_module
 from sift_store.store import SiftStore, list_collections
@@ -57,5 +57,5 @@ def _may_exist(store: str) -> bool:
     """Whether there is a collection of ours; one whose key may not list what there is cannot have made one."""
     try:
         return exists(store)
-    except StorageError:
+    except AccessError:
         return False

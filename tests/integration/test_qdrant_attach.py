@@ -24,6 +24,7 @@ from sift_store_qdrant.connecting import _options
 from word_embeddings import ANSWER, QUESTION, Words
 
 from sift_store import (
+    AccessError,
     AsyncSiftStore,
     EmbedderError,
     FilterError,
@@ -530,13 +531,13 @@ def test_nothing_is_written_and_a_read_only_key_is_enough() -> None:
         assert set(server.requests) <= reads
         with (
             pytest.warns(UserWarning, match="insecure"),
-            pytest.raises(StorageError, match="QDRANT_API_KEY") as refused,
+            pytest.raises(AccessError, match="QDRANT_API_KEY") as refused,
         ):
             SiftStore.attach(url.replace(":look@", ":mistaken@"))
         assert "mistaken" not in str(refused.value)
         with pytest.warns(UserWarning, match="insecure connection"):
             store = SiftStore.open(qdrant.url("ours").replace("qdrant://", "qdrant://:look@"))
-        with store, pytest.raises(StorageError, match="may not do this"):
+        with store, pytest.raises(AccessError, match="may not do this"):
             store.add(["a"], vectors=[[1.0, 0.0]])
 
 

@@ -538,7 +538,7 @@ def test_content_without_a_name_is_neither_taken_nor_deleted(server: EdgeServer,
     assert names(server) == {"faults.v0"}
     with SiftStore.open(url, embedder=WordEmbedder(8, "eight")) as other:
         assert other.count() == 0
-        with pytest.raises(StorageError, match=r"'faults\.v0' holds 5 passages, but 'faults' does not lead to it"):
+        with pytest.raises(StorageError, match="with 5 passages of dimension 32, but 'faults' does not lead"):
             other.add(["new"])
         assert names(server) == {"faults.v0"}
         assert drop_collection(url)
@@ -556,6 +556,68 @@ def test_a_creation_that_was_interrupted_is_made_whole(server: EdgeServer, url: 
         assert store.statistics().fields == {"year": "integer"}
         with pytest.raises(InvalidInputError, match="does not fit"):
             store.add(["b"], payloads=[{"year": "soon"}])
+
+
+def test_a_creator_that_comes_second_deletes_nothing(server: EdgeServer, url: str) -> None:
+    """Between its look and its making another has made the collection, given it its name and filled it."""
+    with (
+        SiftStore.open(url, embedder=WordEmbedder()) as first,
+        SiftStore.open(url, embedder=WordEmbedder(8, "eight")) as second,
+    ):
+        create = server.collections.create
+
+        def overtaken(name: str, given: Any) -> Any:
+            server.collections.create = create  # type: ignore[method-assign]
+            first.add(JORDAN)
+            return create(name, given)
+
+        server.collections.create = overtaken  # type: ignore[method-assign]
+        with pytest.raises(EmbedderError, match="gives dimension 8, the store has 32"):
+            second.add(["other"])
+        assert first.count() == 5
+        assert first.search(JORDAN[1], k=1)[0].score == pytest.approx(1, abs=1e-5)
+    with SiftStore.open(url, embedder=WordEmbedder()) as third:
+        assert third.count() == 5
+
+
+def test_an_interrupted_creation_of_another_kind_is_told(server: EdgeServer, url: str) -> None:
+    with SiftStore.open(url, embedder=WordEmbedder(8, "eight")) as store:
+        server.fail(1, 500, only="change_aliases")
+        with pytest.raises(StorageError):
+            store.add(["a"])
+    with SiftStore.open(url, embedder=WordEmbedder()) as store:
+        with pytest.raises(StorageError, match="with 0 passages of dimension 8"):
+            store.add(["a"])
+        assert drop_collection(url)
+        store.add(["a"])
+        assert store.count() == 1
+
+
+def test_a_reembedder_whose_collection_was_made_anew_keeps_its_old_embedder(
+    server: EdgeServer, url: str, store: SiftStore
+) -> None:
+    def meddled(texts: list[str]) -> np.ndarray:
+        assert drop_collection(url)
+        with SiftStore.open(url, embedder=WordEmbedder()) as other:
+            other.add(["anew"])
+        return -WordEmbedder().embed_documents(texts)
+
+    with pytest.raises(StorageError, match="taken over"):
+        store.reembed(meddled)
+    with pytest.raises(StorageError, match="meanwhile"):
+        store.search("anew")
+    with SiftStore.open(url, embedder=WordEmbedder()) as other:
+        assert other.search("anew", k=1)[0].score == pytest.approx(1, abs=1e-5)
+        assert other.count() == 1
+
+
+def test_the_reason_of_a_failed_reembedding_is_told_even_if_all_is_gone(url: str, store: SiftStore) -> None:
+    def failing_last(texts: list[str]) -> np.ndarray:
+        assert drop_collection(url)
+        raise RuntimeError("the original reason")
+
+    with pytest.raises(EmbedderError, match="the original reason"):
+        store.reembed(failing_last)
 
 
 def test_a_name_in_the_way_is_left_alone(server: EdgeServer, url: str) -> None:
@@ -633,6 +695,14 @@ def test_collections_are_listed_and_dropped(server: EdgeServer, url: str, store:
     assert names(server) == {"foreign"}
     with pytest.raises(StorageError):
         store.add(["late"])
+
+
+def test_what_is_called_closed_is_no_closed_client(server: EdgeServer, url: str, store: SiftStore) -> None:
+    with pytest.raises(NotFoundError, match="closed-x"):
+        SiftStore.attach(url.replace("faults", "closed-x"))
+    server.collections.query = lambda *_: (_ for _ in ()).throw(ValueError("field closed_at has no index"))  # type: ignore[method-assign]
+    with pytest.raises(StorageError, match="closed_at has no index"):
+        store.search("Michael Jordan")
 
 
 def test_a_client_that_was_closed(store: SiftStore) -> None:
