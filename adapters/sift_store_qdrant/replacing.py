@@ -19,8 +19,8 @@ from sift_store_qdrant.work import Call, Info, Work
 
 __all__ = ["Replacing"]
 
-# Renewed when so much of it has gone; given up when more has gone without a sign of life from us.
 _OVERTAKEN = "another re-embedding has taken over, or the collection was dropped; nothing was changed"
+# A lease is renewed when so much of it has gone; given up when more has gone without a sign of life from us.
 _RENEWED, _GIVEN_UP = LEASE / 4, LEASE * 0.9
 
 
