@@ -110,7 +110,7 @@ def _found(points: Sequence[grpc.ScoredPoint], ask: Nearest) -> Found:
     scores = np.array([point.score for point in points], dtype=np.float32)
     if not ask.with_vectors:
         return Found(keys, scores, None)
-    whole = len(_dense(np.zeros(ask.dimension).tolist()))
+    whole = _length(ask.dimension)
     rows = [_bytes(point.vectors, ask.using) for point in points]
     if all(len(row) == whole for row in rows):
         return Found(keys, scores, _matrix(rows, ask.dimension))
@@ -124,6 +124,12 @@ def _found(points: Sequence[grpc.ScoredPoint], ask: Nearest) -> Found:
 def _dense(floats: Sequence[float]) -> bytes:
     """A vector as the protocol writes it: what it is, how long, then its floats, little-endian."""
     return cast(bytes, grpc.DenseVector(data=floats).SerializeToString())
+
+
+@cache
+def _length(dimension: int) -> int:
+    """Bytes of a vector so written."""
+    return len(_dense([0.0] * dimension))
 
 
 def _bytes(vectors: grpc.VectorsOutput, using: str) -> bytes:
