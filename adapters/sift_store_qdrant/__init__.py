@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
 from sift_store.adapter import Adapter
@@ -46,8 +46,7 @@ _ATTACHED = _OWN | {"fusion", "id", "metadata", "sparse", "text", "vector"}
 
 def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> Adapter:
     """Open a collection of our own, existing or not; `client` is a `QdrantClient` of a server."""
-    check_options(location, _OWN, "SiftStore.attach")
-    check_name(location.collection)
+    _check(location, _OWN, "SiftStore.attach")
     with _connected(location, client) as (session, server):
         session.read("connecting", lambda: server.look(own=True))
         adapter = QdrantAdapter(session, OwnCollection(server, location.collection, indexed))
@@ -57,8 +56,7 @@ def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = 
 
 async def open_async_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> AsyncQdrantAdapter:
     """The same; `client` is an `AsyncQdrantClient`."""
-    check_options(location, _OWN, "AsyncSiftStore.attach")
-    check_name(location.collection)
+    _check(location, _OWN, "AsyncSiftStore.attach")
     async with _connected_async(location, client) as (session, server):
         await session.read("connecting", lambda: server.look(own=True))
         adapter = AsyncQdrantAdapter(session, OwnCollection(server, location.collection, indexed))
@@ -68,16 +66,14 @@ async def open_async_store(location: Location, *, indexed: Mapping[str, str], cl
 
 def attach_store(location: Location, *, client: Any = None) -> Adapter:
     """Attach any collection, or an alias of one."""
-    check_options(location, _ATTACHED, "SiftStore.open")
-    check_name(location.collection)
+    _check(location, _ATTACHED, "SiftStore.open")
     with _connected(location, client) as (session, server):
         return QdrantAdapter(session, session.read("attaching", lambda: attach(server, location.options)))
 
 
 async def attach_async_store(location: Location, *, client: Any = None) -> AsyncQdrantAdapter:
     """The same; `client` is an `AsyncQdrantClient`."""
-    check_options(location, _ATTACHED, "AsyncSiftStore.open")
-    check_name(location.collection)
+    _check(location, _ATTACHED, "AsyncSiftStore.open")
     async with _connected_async(location, client) as (session, server):
         return AsyncQdrantAdapter(session, await session.read("attaching", lambda: attach(server, location.options)))
 
@@ -114,19 +110,18 @@ def takes_async(client: Any) -> bool:
 
 def list_collections(location: Location) -> list[str]:
     """Names of our collections on the server, sorted."""
-    with _connected(location, None) as (session, _):
-        try:
-            return session.read("listing collections", collection_names)
-        finally:
-            session.close()
+    with _connected(location, None) as (session, _), closing(session):
+        return session.read("listing collections", collection_names)
 
 
 def drop_collection(location: Location) -> bool:
     """Drop a collection of ours; whether there was one."""
-    check_options(location, _OWN, "the program that it belongs to")
+    _check(location, _OWN, "the program that it belongs to")
+    with _connected(location, None) as (session, _), closing(session):
+        return session.write("dropping the collection", lambda: drop(location.collection))
+
+
+def _check(location: Location, allowed: frozenset[str], instead: str) -> None:
+    """What cannot be honoured is refused."""
+    check_options(location, allowed, instead)
     check_name(location.collection)
-    with _connected(location, None) as (session, _):
-        try:
-            return session.write("dropping the collection", lambda: drop(location.collection))
-        finally:
-            session.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -102,7 +103,7 @@ def access_to(location: Location, client: Any, *, asynchronous: bool) -> Access:
         return _given(client, asynchronous)
     options = _options(location)
     try:
-        with _closing(_made(QdrantClient, {**options, "prefer_grpc": True, "timeout": _PROBE})) as probe:
+        with closing(_made(QdrantClient, {**options, "prefer_grpc": True, "timeout": _PROBE})) as probe:
             probe.info()
     except (grpc.RpcError, QdrantException) as exc:
         why = exc.details() if isinstance(exc, grpc.RpcError) else str(exc)
@@ -121,17 +122,6 @@ def _key(parts: SplitResult) -> str | None:
     if not key.isascii() or not key.isprintable():
         raise LocationError(f"the key holds characters that no header can; see {_KEY}, or percent-encode it in the URL")
     return key or None
-
-
-class _closing:  # noqa: N801  # as contextlib's, which the client's `close` does not fit in all versions
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def __enter__(self) -> Any:
-        return self._client
-
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
 
 
 def _short(text: object) -> str:

@@ -18,7 +18,7 @@ __all__ = ["examine"]
 # From here on comparing every vector takes tens of milliseconds.
 _MANY = 10_000
 _LOOKED_AT = 100
-# Compared with what the engine compresses; the share of points that may be newer than the index.
+# The share of points that may be newer than the index.
 _NEW_SHARE = 0.2
 
 

@@ -220,7 +220,6 @@ class OwnCollection(Remembered):
                     gone = {"collection_name": place.collection, "field_name": place.fields.path(key), "wait": True}
                     yield Call("delete_payload_index", gone)
                 yield field_index(place.collection, key, kind)
-        yield from self.info()
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

@@ -140,4 +140,4 @@ Work: TypeAlias = Generator[Ask, Any, T]
 # Calls that take a time limit of their own.
 TIMED = frozenset({"count", "scroll"})
 # Calls that change nothing, and so may be tried again.
-READS = frozenset({"collection_exists", "count", "get_aliases", "get_collections", "info", "scroll"})
+READS = frozenset({"count", "get_aliases", "get_collections", "info", "scroll"})
