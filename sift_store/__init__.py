@@ -5,6 +5,7 @@ from sift_store.async_store import AsyncSiftStore
 from sift_store.copying import Copied
 from sift_store.errors import (
     AccessError,
+    AdaptationError,
     DeadlineError,
     EmbedderError,
     FilterError,
@@ -28,6 +29,7 @@ from sift_store.store import SiftStore, drop_collection, list_collections
 
 __all__ = [
     "AccessError",
+    "AdaptationError",
     "AsyncSiftStore",
     "Copied",
     "DeadlineError",

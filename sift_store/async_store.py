@@ -18,6 +18,7 @@ from sift_store.context import Context, Steps
 from sift_store.copying import Copied, copy_steps
 from sift_store.embedding import EmbedderLike, SparseEmbedder
 from sift_store.errors import StoreClosedError
+from sift_store.hooks import Hook
 from sift_store.plan import Method
 from sift_store.records import Id, Payload, Record
 from sift_store.results import Explanation, Hits
@@ -111,11 +112,12 @@ class AsyncSiftStore(Shell):
         vector: npt.ArrayLike | None = None,
         queries: Sequence[str] | None = None,
         weights: npt.ArrayLike | None = None,
+        hook: Hook | None = None,
         **options: Any,
     ) -> Hits:
-        """As `SiftStore.search`, with the same options."""
+        """As `SiftStore.search`, with the same options; a hook runs on the worker thread, a coroutine function here."""
         asked = self._ask(Question(query, queries, vector, weights), k, where, method, **options)
-        return (await self._run(search_steps(self._context, *asked)))[0]
+        return (await self._run(search_steps(self._context, *asked, hook)))[0]
 
     async def search_batch(
         self, queries: Sequence[str] | None = None, *, vectors: npt.ArrayLike | None = None, **options: Any

@@ -105,6 +105,7 @@ def _by_sift(
         objective=request.objective,
         relevance=pool.scores[open_] if pool.fused and request.objective == "pool" else None,
         weights=pool.weights,
+        lambda_=request.lambda_,
         replace=request.replace,
         target_variance=request.target_variance,
         costs=costs,

@@ -11,6 +11,7 @@
     ├── StoreClosedError                  used after close()
     ├── StoreLockedError                  another process has the embedded store open
     ├── ReadOnlyError                     a write to a collection that was attached; those are never written
+    ├── AdaptationError                   fine-tuning at test time failed or is under way; the weights are as before
     └── StorageError                      the engine failed; its own error is the cause
         ├── AccessError                   the server refuses the key, the password or what it may do
         ├── DeadlineError (TimeoutError)  the time that was given is over
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 
 __all__ = [
     "AccessError",
+    "AdaptationError",
     "DeadlineError",
     "EmbedderError",
     "FilterError",
@@ -84,6 +86,10 @@ class StoreLockedError(SiftStoreError):
 
 class ReadOnlyError(SiftStoreError):
     """A write to a collection that was attached. What others own is never written."""
+
+
+class AdaptationError(SiftStoreError):
+    """A model could not be adapted: out of memory, no finite loss, adapted already. Its weights are as before."""
 
 
 class StorageError(SiftStoreError):

@@ -16,6 +16,7 @@ from sift_store.adapter import Statistics
 from sift_store.errors import InvalidInputError
 from sift_store.filters import Filter, Native, fields
 from sift_store.selection import MAX_PICKS, Objective
+from sift_store.selection_input import check_positive
 
 __all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "Method", "Plan", "Request", "make_plan"]
 
@@ -46,6 +47,7 @@ class Request:
     max_tokens: int | None = None
     min_score: float | None = None
     target_variance: float | None = None
+    lambda_: float | None = None
     order: Order = "pick"
     where: Filter | None = None
     timeout: float | None = None
@@ -69,6 +71,9 @@ class Request:
             raise InvalidInputError(
                 f"objective, replace, max_tokens and target_variance belong to method='sift'; {self.method!r} given"
             )
+        check_positive(lambda_=self.lambda_)
+        if self.lambda_ is not None and self.objective != "query":
+            raise InvalidInputError("lambda_: belongs to objective='query'; leave it out for 'pool'")
         if self.candidates is not None and not self.replace and self.candidates < (self.k or 1):
             raise InvalidInputError(f"candidates: {self.candidates} given, at least k = {self.k} wanted")
 

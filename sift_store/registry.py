@@ -11,11 +11,12 @@ from sift_store.adapter import StoreModule
 from sift_store.errors import LocationError, MissingExtraError
 from sift_store.location import Location
 
-__all__ = ["EMBEDDERS", "SPLITTERS", "STORES", "find", "needs_extra", "store_module"]
+__all__ = ["EMBEDDERS", "SPLITTERS", "STORES", "TUNERS", "find", "needs_extra", "store_module"]
 
 STORES = "sift_store.stores"
 EMBEDDERS = "sift_store.embedders"
 SPLITTERS = "sift_store.splitters"
+TUNERS = "sift_store.tuners"
 
 
 def find(group: str, name: str) -> EntryPoint | None:

@@ -67,6 +67,7 @@ class Hits(Sequence[Hit]):
         metric: of `Hit.score`; "fused" if it comes from several rankings put together. found: candidates that came
             back. moved: bytes of vectors that left the engine.
         margin: score of the best candidate minus that of the tenth (or the last); None if none came back.
+        outcome: what the search's hook gave back; None without one.
     """
 
     items: tuple[Hit, ...]
@@ -79,6 +80,7 @@ class Hits(Sequence[Hit]):
     found: int
     moved: int = field(repr=False)
     margin: float | None = None
+    outcome: Any = field(default=None, repr=False, compare=False)
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...

@@ -23,6 +23,7 @@ from sift_store.deadline import Deadline
 from sift_store.embedding import check_embedder
 from sift_store.errors import EmbedderError, InvalidInputError
 from sift_store.filters import conjunction
+from sift_store.hooks import Hook, Picks
 from sift_store.kernels import unit_rows
 from sift_store.plan import Method, Plan, Request, make_plan
 from sift_store.records import Record, listed
@@ -56,6 +57,11 @@ class Question:
         if self.weights is not None and self.texts is not None:
             query_shares(self.weights, len(self.texts))
 
+    @property
+    def asked(self) -> Sequence[str]:
+        """The texts of the question; none where vectors were given."""
+        return [text for text in [self.text] if text is not None] if self.texts is None else self.texts
+
 
 @dataclass(slots=True)
 class _Clock:
@@ -68,7 +74,9 @@ class _Clock:
         self.started = now
 
 
-def search_steps(context: Context, questions: Sequence[Question], request: Request) -> Steps[list[Hits]]:
+def search_steps(
+    context: Context, questions: Sequence[Question], request: Request, hook: Hook | None = None
+) -> Steps[list[Hits]]:
     """Answer questions, each with its own `Hits`, in order; the engine is asked once for all."""
     if not questions:
         return []
@@ -80,10 +88,16 @@ def search_steps(context: Context, questions: Sequence[Question], request: Reque
         context, [(pool, shown_rows(pool, choice)) for pool, choice in zip(pools, choices, strict=True)]
     )
     clock.lap("fetch")
-    return [
+    answers = [
         make_hits(pool, choice, request, plan, statistics, clock.stages)
         for pool, choice in zip(pools, choices, strict=True)
     ]
+    if hook is None:
+        return answers
+    outcomes = []
+    for question, hits in zip(questions, answers, strict=True):
+        outcomes.append((yield partial(hook, Picks.of(hits, question.asked))))
+    return [replace(hits, outcome=outcome) for hits, outcome in zip(answers, outcomes, strict=True)]
 
 
 def compare_steps(

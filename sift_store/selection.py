@@ -39,6 +39,8 @@ __all__ = ["MAX_PICKS", "Objective", "Selection", "query_shares", "remaining_var
 Objective = Literal["pool", "query"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 
+DEFAULT_LAMBDA: dict[Objective, float] = {"pool": 0.01, "query": 0.01}
+
 # Covariances (shares of the prior) and scores closer than this are the same number, differently rounded.
 _ROUNDING = {4: 1e-7, 8: 1e-13}
 
@@ -53,7 +55,7 @@ class Selection:
         variance: (n,) float64, target variance left after each pick, as a fraction of the prior variance.
         stopped: why it ended: "k" picks were made, a stopping rule held ("alpha", "variance", "budget"), or the
             candidates were "exhausted".
-        objective, kernel, lambda_: as asked.
+        objective, kernel, lambda_: as asked, or the default.
         bandwidth: of the kernel, in units of cosine; None for "linear".
         temperature: of the pool's weights, in units of cosine; None for objective "query".
         spread: standard deviation of the pool's similarities; None for objective "query".
@@ -83,7 +85,7 @@ def select(
     *,
     objective: Objective = "pool",
     kernel: Kernel | None = None,
-    lambda_: float = 0.01,
+    lambda_: float | None = None,
     bandwidth: float | None = None,
     weights: npt.ArrayLike | None = None,
     relevance: npt.ArrayLike | None = None,
@@ -104,7 +106,8 @@ def select(
             "query" (fine-tuning): the targets are the queries themselves, as in the paper.
         kernel: "linear", "rbf": exp((cosine - 1) / bandwidth), or "two-scale": the mean of that and the same 16 times
             narrower. Default: "two-scale" for "pool", "linear" for "query".
-        lambda_: noise λ > 0: how much one pick leaves to learn about itself.
+        lambda_: noise λ > 0: how much one pick leaves to learn about itself, and with `replace` how often the best
+            match is picked again. Default: 0.01 for "pool", 0.01 for "query".
         bandwidth: of the rbf and two-scale kernels, > 0; default 1 standard deviation of the pool's own similarities.
         weights: of the queries, (m,), >= 0; they are scaled to sum to 1. Default: equal.
         relevance: (K,) or (m, K), fused or cross-encoder scores for the pool's weights; default the cosine to the
@@ -135,6 +138,7 @@ def select(
     share = query_shares(weights, len(targets))
     stop = stopping(k, len(pool), replace, alpha, target_variance, costs, budget)
     check_positive(lambda_=lambda_, bandwidth=bandwidth)
+    noise = DEFAULT_LAMBDA[objective] if lambda_ is None else float(lambda_)
 
     rounding = _ROUNDING[pool.itemsize]
     cosines = (targets @ pool.T).astype(np.float64)
@@ -155,7 +159,7 @@ def select(
             similarities, scores, rank = similarities[np.ix_(rows, rows)], scores[:, rows], rank[rows]
             stop = stop.among(rows)
         posterior = pool_posterior(similarities, spread, scores, share, kernel, bandwidth, stop.limit)
-    picks, gains, left, stopped = greedy(posterior, rank, rounding, lambda_, replace, stop)
+    picks, gains, left, stopped = greedy(posterior, rank, rounding, noise, replace, stop)
     chosen: list[int] = rows[picks].tolist()
     if stopped == "k" and k is not None and costs is None:
         more = _copies_by_rank(leaders, ranks(share @ scores_of_all, rounding), min(k, len(pool)) - len(chosen))
@@ -169,7 +173,7 @@ def select(
         stopped=stopped,
         objective=objective,
         kernel=kernel,
-        lambda_=lambda_,
+        lambda_=noise,
         bandwidth=posterior.bandwidth,
         temperature=posterior.temperature,
         spread=spread,

@@ -14,6 +14,7 @@ from sift_store.context import Steps
 from sift_store.copying import Copied, copy_steps
 from sift_store.embedding import EmbedderLike, SparseEmbedder
 from sift_store.errors import LocationError
+from sift_store.hooks import Hook
 from sift_store.location import parse_location
 from sift_store.plan import Method, Order
 from sift_store.records import Id, Payload, Record
@@ -170,8 +171,10 @@ class SiftStore(Shell):
         max_tokens: int | None = None,
         min_score: float | None = None,
         target_variance: float | None = None,
+        lambda_: float | None = None,
         order: Order = "pick",
         timeout: float | None = None,
+        hook: Hook | None = None,
     ) -> Hits:
         """Answer one need with passages that together tell most.
 
@@ -186,6 +189,10 @@ class SiftStore(Shell):
             max_tokens: budget for the texts together, best gain per token first.
             min_score: least score of a hit. order: of the hits, as "pick"ed or by "score".
             target_variance: stop once the variance left, a share of the prior, is at most this; default: k decides.
+            lambda_: noise λ > 0 of objective "query": the greater, the oftener with `replace` the best match is picked
+                again. Default: measured, see docs/fine-tuning.md.
+            hook: called with the question and its picks once they are there (see `sift_store.hooks`), beyond the time
+                of `timeout`; what it gives back is `Hits.outcome`.
             timeout: seconds for all of it. Default: 30 for what a server does, none for a store in the process, whose
                 calls cannot be stopped half-way.
 
@@ -208,10 +215,11 @@ class SiftStore(Shell):
             max_tokens=max_tokens,
             min_score=min_score,
             target_variance=target_variance,
+            lambda_=lambda_,
             order=order,
             timeout=timeout,
         )
-        return self._run(search_steps(self._context, *asked))[0]
+        return self._run(search_steps(self._context, *asked, hook))[0]
 
     def search_batch(
         self, queries: Sequence[str] | None = None, *, vectors: npt.ArrayLike | None = None, **options: Any

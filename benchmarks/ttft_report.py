@@ -1,0 +1,335 @@
+"""Tables and plots of test-time fine-tuning out of what the runs left; every number is computed from their lines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+from ttft_data import DOMAINS
+from ttft_runs import LOOKS, RUNS, read_runs
+
+from sift_store.evaluation.intervals import paired_difference
+from sift_store.evaluation.report import update_document
+from sift_store.hooks import steps_worth_taking
+
+TITLES = {
+    "nearest": "nearest neighbours",
+    "repeated": "nearest, repeated",
+    "copied": "nearest neighbours, five copies of each",
+    "random": "random",
+    "uncertainty": "uncertainty sampling",
+}
+ALPHAS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+
+Run = dict[str, Any]
+Table = tuple[Sequence[str], list[Sequence[str]]]
+
+
+class Runs:
+    """The runs of one half, by protocol, method, domain and piece."""
+
+    def __init__(self, half: str) -> None:
+        self.rows: dict[tuple[str, str, str, str], Run] = {}
+        for row in read_runs():
+            if row["half"] == half:
+                key = (row["protocol"], row["method"], row["domain"], row["piece"])
+                if key not in self.rows or self.rows[key]["steps"] < row["steps"]:
+                    self.rows[key] = row
+
+    def methods(self, protocol: str) -> list[str]:
+        """Those that were run, SIFT's first."""
+        found = dict.fromkeys(method for kind, method, *_ in self.rows if kind == protocol)
+        return sorted(found, key=lambda name: (not name.startswith("sift"), name))
+
+    def pieces(self, protocol: str, domain: str, methods: Iterable[str], steps: int) -> list[str]:
+        """Pieces on which all methods took so many steps."""
+        sets = [
+            {
+                piece
+                for (kind, name, of, piece), row in self.rows.items()
+                if (kind, name, of) == (protocol, method, domain) and str(steps) in row["bits"]
+            }
+            for method in methods
+        ]
+        return sorted(set.intersection(*sets)) if sets else []
+
+    def of(self, protocol: str, method: str, domain: str, piece: str) -> Run:
+        """One run."""
+        return self.rows[protocol, method, domain, piece]
+
+    def values(
+        self, protocol: str, method: str, domain: str, pieces: Sequence[str], value: Callable[[Run], float]
+    ) -> npt.NDArray[np.float64]:
+        """A number of each run."""
+        return np.array([value(self.of(protocol, method, domain, piece)) for piece in pieces])
+
+
+def share(steps: int) -> Callable[[Run], float]:
+    """Bits per byte after so many steps, % of the base model's."""
+    return lambda row: 100 * row["bits"][str(steps)] / row["base"]
+
+
+def guarded(steps: int) -> Callable[[Run], float]:
+    """The same with the guard: 100 where the prefix's own loss did not fall."""
+    return lambda row: share(steps)(row) if row["guarded"][str(steps)] < row["base_guard"] else 100.0
+
+
+def title(method: str) -> str:
+    """A method's name for people."""
+    return f"SIFT, λ = {method.split()[1]}" if method.startswith("sift") else TITLES[method]
+
+
+def by_domain(
+    runs: Runs, protocol: str, methods: Sequence[str], steps: int, value: Callable[[Run], float] | None = None
+) -> Table:
+    """A row a domain: mean and standard error of each method, over the pieces that all were run on."""
+    value = value or share(steps)
+    rows: list[Sequence[str]] = []
+    means: list[list[float]] = []
+    errors: list[list[float]] = []
+    count = 0
+    for domain in DOMAINS:
+        pieces = runs.pieces(protocol, domain, methods, steps)
+        if len(pieces) < 2:
+            continue
+        all_values = [runs.values(protocol, method, domain, pieces, value) for method in methods]
+        means.append([float(values.mean()) for values in all_values])
+        errors.append([float(values.std(ddof=1) / math.sqrt(len(pieces))) for values in all_values])
+        count += len(pieces)
+        rows.append(
+            [domain, str(len(pieces)), *(f"{m:.1f} ± {e:.1f}" for m, e in zip(means[-1], errors[-1], strict=True))]
+        )
+    if rows:
+        mean = np.mean(means, axis=0)
+        error = np.sqrt(np.square(errors).sum(axis=0)) / len(errors)
+        cells = [f"**{m:.1f}** ± {e:.1f}" for m, e in zip(mean, error, strict=True)]
+        rows.append(["**all domains**", str(count), *cells])
+    return ["domain", "pieces", *map(title, methods)], rows
+
+
+def by_steps(runs: Runs, protocol: str, methods: Sequence[str], most: int) -> Table:
+    """A row a number of steps: each method's mean over the domains."""
+    rows: list[Sequence[str]] = []
+    for steps in [look for look in LOOKS if look <= most]:
+        means = [np.mean(domain_means(runs, protocol, method, methods, most, share(steps))) for method in methods]
+        rows.append([str(steps), *(f"{mean:.1f}" for mean in means)])
+    return ["steps", *map(title, methods)], rows
+
+
+def domain_means(
+    runs: Runs, protocol: str, method: str, methods: Sequence[str], most: int, value: Callable[[Run], float]
+) -> list[float]:
+    """A method's mean in each domain, over the pieces on which all methods went so far."""
+    found = []
+    for domain in DOMAINS:
+        pieces = runs.pieces(protocol, domain, methods, most)
+        if pieces:
+            found.append(float(runs.values(protocol, method, domain, pieces, value).mean()))
+    return found
+
+
+def differences(runs: Runs, protocol: str, ours: str, theirs: str, steps: int) -> Table:
+    """A row a domain: the paired difference of two methods with its interval."""
+    rows: list[Sequence[str]] = []
+    every: list[tuple[Any, Any]] = []
+    for domain in DOMAINS:
+        pieces = runs.pieces(protocol, domain, (ours, theirs), steps)
+        if len(pieces) < 2:
+            continue
+        pair = tuple(runs.values(protocol, method, domain, pieces, share(steps)) for method in (ours, theirs))
+        every.append((pair[0], pair[1]))
+        rows.append([domain, *_difference(pair[0], pair[1])])
+    if every:
+        pooled = [np.concatenate(values) for values in zip(*every, strict=True)]
+        rows.append(["**all pieces**", *_difference(pooled[0], pooled[1])])
+    return ["domain", f"{title(ours)} − {title(theirs)}, 95 % interval", "lower / higher on"], rows
+
+
+def _difference(ours: Any, theirs: Any) -> list[str]:
+    found = paired_difference(ours.astype(np.float32), theirs.astype(np.float32))
+    return [f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]", f"{found.losses} / {found.wins}"]
+
+
+def context_table(runs: Runs, methods: Sequence[str], numbers: Sequence[int]) -> Table:
+    """The same picks in the context and trained on."""
+    rows: list[Sequence[str]] = []
+    columns = [(method, number, kind) for method in methods for number in numbers for kind in ("context", "whole")]
+    means = []
+    for domain in DOMAINS:
+        pieces = [
+            piece
+            for piece in runs.pieces("context", domain, methods, max(numbers))
+            if piece in runs.pieces("whole", domain, methods, max(numbers))
+        ]
+        if not pieces:
+            continue
+        means.append(
+            [float(runs.values(kind, method, domain, pieces, share(number)).mean()) for method, number, kind in columns]
+        )
+        rows.append([domain, str(len(pieces)), *(f"{mean:.1f}" for mean in means[-1])])
+    if means:
+        rows.append(["**all domains**", "", *(f"**{mean:.1f}**" for mean in np.mean(means, axis=0))])
+    names = {"context": "in context", "whole": "tuned"}
+    return ["domain", "pieces", *(f"{title(m)}, {n}, {names[kind]}" for m, n, kind in columns)], rows
+
+
+def stopped(row: Run, alpha: float, most: int) -> tuple[int, float]:
+    """Steps by the rule, rounded up to the next look, and the gain in points after them."""
+    steps = steps_worth_taking(row["left"][:most], alpha)
+    look = next(look for look in LOOKS if look >= steps)
+    return steps, 100 - share(min(look, most))(row)
+
+
+def stopping_table(runs: Runs, method: str, most: int) -> Table:
+    """What the α rule saves and what it costs, over all pieces."""
+    rows: list[Sequence[str]] = []
+    found = [row for (kind, name, *_), row in runs.rows.items() if (kind, name) == ("whole", method)]
+    found = [row for row in found if str(most) in row["bits"]]
+    whole = np.mean([100 - share(most)(row) for row in found])
+    for alpha in ALPHAS:
+        outcome = [stopped(row, alpha, most) for row in found]
+        steps, gain = np.mean([steps for steps, _ in outcome]), np.mean([gain for _, gain in outcome])
+        fixed = np.mean([np.interp(steps, (0, *LOOKS), _gains(row)) for row in found])
+        rows.append(
+            [f"{alpha:g}", f"{steps:.1f} of {most}", f"{100 * gain / whole:.0f} %", f"{100 * fixed / whole:.0f} %"]
+        )
+    return ["α", "steps, mean", "of the gain of all steps", "the same number of steps for every piece"], rows
+
+
+def _gains(row: Run) -> list[float]:
+    looked = [100 - share(look)(row) if str(look) in row["bits"] else math.nan for look in LOOKS]
+    return [0.0, *looked]
+
+
+def variance_table(runs: Runs, method: str, steps: int) -> Table:
+    """Does the variance left say how much was gained?"""
+    rows: list[Sequence[str]] = []
+    pooled: list[tuple[Any, Any]] = []
+    for domain in DOMAINS:
+        pieces = runs.pieces("whole", domain, (method,), steps)
+        if len(pieces) < 4:
+            continue
+        left = runs.values("whole", method, domain, pieces, lambda row: row["left"][steps - 1])
+        gain = 100 - runs.values("whole", method, domain, pieces, share(steps))
+        pooled.append((left, gain))
+        rows.append([domain, str(len(pieces)), _rho(left, gain)])
+    if pooled:
+        left, gain = (np.concatenate(values) for values in zip(*pooled, strict=True))
+        rows.append(["**all pieces**", str(len(left)), _rho(left, gain)])
+    return ["domain", "pieces", "Spearman's ρ of variance left and gain, 95 % interval"], rows
+
+
+def _rho(left: Any, gain: Any) -> str:
+    rng = np.random.default_rng(0)
+    samples = [rng.integers(0, len(left), len(left)) for _ in range(2000)]
+    drawn = [spearmanr(left[rows], gain[rows]).statistic for rows in samples if len(set(rows.tolist())) > 2]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return f"{spearmanr(left, gain).statistic:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def lambda_table(runs: Runs, steps: int) -> Table:
+    """By λ: each domain, and how many passages are distinct."""
+    methods = [name for name in runs.methods("whole") if name.startswith("sift")]
+    methods = [*sorted(methods, key=lambda name: float(name.split()[1])), "nearest"]
+    columns, rows = by_domain(runs, "whole", methods, steps)
+    distinct = [
+        np.mean(domain_means(runs, "whole", name, methods, steps, lambda row: row["distinct"][str(steps)]))
+        for name in methods
+    ]
+    hindsight = []
+    for domain in DOMAINS:
+        pieces = runs.pieces("whole", domain, methods, steps)
+        if pieces:
+            every = [runs.values("whole", name, domain, pieces, share(steps)) for name in methods[:-1]]
+            hindsight.append(np.min(every, axis=0).mean())
+    rows.append([f"distinct passages of {steps}", "", *(f"{number:.1f}" for number in distinct)])
+    rows.append(
+        [
+            "best λ of each piece, in hindsight",
+            "",
+            f"{np.mean(hindsight):.1f}" if hindsight else "",
+            *[""] * (len(methods) - 1),
+        ]
+    )
+    return columns, rows
+
+
+def draw(runs: Runs, methods: Sequence[str], sift: str, most: int) -> None:
+    """Bits per byte against steps and seconds; gain against the variance left."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    steps_axis, seconds_axis, variance_axis = figure.subplots(1, 3)
+    looks = [0, *(look for look in LOOKS if look <= most)]
+    for method in methods:
+        shares = [
+            100.0 if not look else float(np.mean(domain_means(runs, "whole", method, methods, most, share(look))))
+            for look in looks
+        ]
+        seconds = [
+            0.0
+            if not look
+            else float(
+                np.mean(domain_means(runs, "whole", method, methods, most, lambda row, n=look: row["seconds"][str(n)]))
+            )
+            for look in looks
+        ]
+        steps_axis.plot(looks, shares, marker=".", label=title(method))
+        seconds_axis.plot(seconds, shares, marker=".", label=title(method))
+    for domain in DOMAINS:
+        pieces = runs.pieces("whole", domain, (sift,), most)
+        left = runs.values("whole", sift, domain, pieces, lambda row: row["left"][most - 1])
+        variance_axis.scatter(left, 100 - runs.values("whole", sift, domain, pieces, share(most)), s=14, label=domain)
+    steps_axis.set_xlabel("gradient steps")
+    seconds_axis.set_xlabel("seconds of tuning, one thread")
+    for axis in (steps_axis, seconds_axis):
+        axis.set_ylabel("bits per byte, % of the base model")
+    variance_axis.set_xlabel(f"variance left after {most} picks")
+    variance_axis.set_ylabel("gain, points")
+    variance_axis.legend(fontsize="x-small")
+    steps_axis.legend(fontsize="x-small")
+    for axis in (steps_axis, seconds_axis, variance_axis):
+        axis.grid(alpha=0.3)
+    figure.savefig(RUNS / "fine-tuning.svg", metadata={"Date": None})
+    figure.savefig(RUNS / "fine-tuning.png")
+
+
+def markdown(table: Table) -> str:
+    """A table as Markdown."""
+    columns, rows = table
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def write_report(sift: str, document: Path | None) -> None:
+    """All tables, printed; those that the document names are put into it."""
+    chosen, reported = Runs("choose"), Runs("report")
+    methods = ["nearest", sift, "copied", "repeated", "random", "uncertainty"]
+    few = ["nearest", sift]
+    tables = {
+        "lambda 20": lambda_table(chosen, 20),
+        "lambda 5": lambda_table(chosen, 5),
+        "lambda steps": by_steps(chosen, "whole", [*chosen.methods("whole")], 20),
+        "whole 20": by_domain(reported, "whole", methods, 20),
+        "whole 50": by_domain(reported, "whole", few, 50),
+        "steps": by_steps(reported, "whole", methods, 20),
+        "difference 20": differences(reported, "whole", sift, "nearest", 20),
+        "difference 50": differences(reported, "whole", sift, "nearest", 50),
+        "context": context_table(reported, few, (1, 5, 10)),
+        "remainder 20": by_domain(reported, "remainder", few, 20),
+        "remainder guarded 20": by_domain(reported, "remainder", few, 20, guarded(20)),
+        "variance": variance_table(reported, sift, 20),
+        "stopping choose": stopping_table(chosen, sift, 20),
+        "stopping": stopping_table(reported, sift, 20),
+    }
+    made = {f"ttft {name}": markdown(table) for name, table in tables.items()}
+    for name, text in made.items():
+        print(f"\n{name}\n{text}")
+    (RUNS / "tables.md").write_text("\n".join(f"{name}\n\n{text}" for name, text in made.items()), encoding="utf-8")
+    if document is not None:
+        print("put into", document, ":", ", ".join(update_document(document, made)))
+    draw(reported, methods, sift, 20)
