@@ -73,8 +73,9 @@ def run(given: argparse.Namespace) -> None:
 
 
 def choose(experiment: Experiment, domain: Any, piece: Any, _: int) -> None:
-    """For the default λ, on pieces that no table reports."""
-    experiment.piece("whole", domain, piece, [*(f"sift {value:g}" for value in LAMBDAS), "nearest"], 20)
+    """For the default λ and kernel, on pieces that no table reports."""
+    others = ["sift 0.1 rbf 1", "sift 1 rbf 1", "sift 0.1 rbf 2.5"]
+    experiment.piece("whole", domain, piece, [*(f"sift {value:g}" for value in LAMBDAS), *others, "nearest"], 20)
 
 
 def report(experiment: Experiment, domain: Any, piece: Any, place: int) -> None:

@@ -34,18 +34,19 @@ class Picked:
 
 
 def picks(method: str, domain: Domain, query: npt.NDArray[np.float32], steps: int, seed: str) -> Picked:
-    """The first `steps` picks of a method; "sift 0.1" is SIFT with λ = 0.1."""
+    """The first `steps` picks of a method; "sift 0.1" is SIFT with λ = 0.1, "sift 0.1 rbf 1" with another kernel."""
     nearest = np.argsort(-(domain.vectors @ query), kind="stable")[:CANDIDATES]
     pool = domain.vectors[nearest]
     if method.startswith("sift"):
-        lambda_ = float(method.split()[1])
-        made = select(pool, query, steps, objective="query", replace=True, lambda_=lambda_)
+        _, lambda_, *width = method.split()
+        options: dict[str, Any] = {"lambda_": float(lambda_)}
+        if width:
+            options |= {"kernel": "rbf", "bandwidth": float(width[1]) * spread(pool)}
+        made = select(pool, query, steps, objective="query", replace=True, **options)
         return Picked(nearest[made.indices].tolist(), made.variance.tolist())
     if method == "nearest":
         rows = nearest[:steps]
-    elif (
-        method == "copied"
-    ):  # every passage is in the index five times, as in a crawl; SIFT's picks are as without copies
+    elif method == "copied":  # as if every passage stood in the index five times; that changes no pick of SIFT's
         rows = np.repeat(nearest, 5)[:steps]
     elif method == "repeated":
         rows = np.repeat(nearest[:1], steps)
@@ -55,6 +56,11 @@ def picks(method: str, domain: Domain, query: npt.NDArray[np.float32], steps: in
         rng = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
         rows = rng.choice(len(domain.passages), steps, replace=False)
     return Picked(rows.tolist(), [])
+
+
+def spread(pool: npt.NDArray[np.float32]) -> float:
+    """Standard deviation of the similarities between a pool's candidates."""
+    return float((pool @ pool.T)[np.triu_indices(len(pool), 1)].std())
 
 
 def most_uncertain(pool: npt.NDArray[np.float32], steps: int, lambda_: float = 0.01) -> list[int]:
