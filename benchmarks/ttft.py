@@ -23,8 +23,8 @@ from ttft_runs import LAMBDAS, Book, Experiment
 
 from sift_store.embedding import as_embedding
 
-SIFT = "sift 0.1"
-METHODS = ("nearest", SIFT, "copied", "repeated", "random", "uncertainty")
+SIFT = "sift 0.1 rbf 1"  # the default of `search`
+METHODS = ("nearest", SIFT, "sift 0.1", "copied", "repeated", "random", "uncertainty")
 
 
 def main() -> None:

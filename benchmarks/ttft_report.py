@@ -82,7 +82,10 @@ def guarded(steps: int) -> Callable[[Run], float]:
 
 def title(method: str) -> str:
     """A method's name for people."""
-    return f"SIFT, λ = {method.split()[1]}" if method.startswith("sift") else TITLES[method]
+    if not method.startswith("sift"):
+        return TITLES[method]
+    _, lambda_, *kernel = method.split()
+    return f"SIFT, {' '.join(kernel) or 'linear'}, λ = {lambda_}"
 
 
 def by_domain(
@@ -308,7 +311,7 @@ def markdown(table: Table) -> str:
 def write_report(sift: str, document: Path | None) -> None:
     """All tables, printed; those that the document names are put into it."""
     chosen, reported = Runs("choose"), Runs("report")
-    methods = ["nearest", sift, "copied", "repeated", "random", "uncertainty"]
+    methods = ["nearest", sift, "sift 0.1", "copied", "repeated", "random", "uncertainty"]
     few = ["nearest", sift]
     tables = {
         "lambda 20": lambda_table(chosen, 20),

@@ -17,7 +17,8 @@ from common import RESULTS
 from sift_store_transformers import TestTimeTuner
 from ttft_data import TOKENS, Domain, Piece
 
-from sift_store import select
+from sift_store import remaining_variance, select
+from sift_store.kernels import similarity_spread
 
 CANDIDATES = 200
 LOOKS = (1, 2, 5, 10, 20, 50)
@@ -27,7 +28,7 @@ RUNS = RESULTS / "ttft"
 
 @dataclass(frozen=True)
 class Picked:
-    """rows: of the domain's passages, in order. left: variance that SIFT's λ and kernel see after each."""
+    """rows: of the domain's passages, in order. left: variance after each, under the linear kernel."""
 
     rows: list[int]
     left: list[float]
@@ -39,11 +40,10 @@ def picks(method: str, domain: Domain, query: npt.NDArray[np.float32], steps: in
     pool = domain.vectors[nearest]
     if method.startswith("sift"):
         _, lambda_, *width = method.split()
-        options: dict[str, Any] = {"lambda_": float(lambda_)}
-        if width:
-            options |= {"kernel": "rbf", "bandwidth": float(width[1]) * spread(pool)}
-        made = select(pool, query, steps, objective="query", replace=True, **options)
-        return Picked(nearest[made.indices].tolist(), made.variance.tolist())
+        kernel: dict[str, Any] = {"kernel": "rbf", "bandwidth": float(width[1]) * spread(pool)} if width else {}
+        rows = select(pool, query, steps, objective="query", replace=True, lambda_=float(lambda_), **kernel).indices
+        left = remaining_variance(pool, query, rows, objective="query", lambda_=float(lambda_))
+        return Picked(nearest[rows].tolist(), left.tolist())
     if method == "nearest":
         rows = nearest[:steps]
     elif method == "copied":  # as if every passage stood in the index five times; that changes no pick of SIFT's
@@ -60,7 +60,7 @@ def picks(method: str, domain: Domain, query: npt.NDArray[np.float32], steps: in
 
 def spread(pool: npt.NDArray[np.float32]) -> float:
     """Standard deviation of the similarities between a pool's candidates."""
-    return float((pool @ pool.T)[np.triu_indices(len(pool), 1)].std())
+    return float(similarity_spread(pool @ pool.T))
 
 
 def most_uncertain(pool: npt.NDArray[np.float32], steps: int, lambda_: float = 0.01) -> list[int]:

@@ -14,8 +14,8 @@ from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_ste
 from sift_store.copies import ROUNDS, like_picks, like_rows, near_equal_rows, overlaps, same_text_groups
 from sift_store.embedding import estimated_tokens
 from sift_store.mmr import mmr
-from sift_store.plan import Plan, Request
-from sift_store.selection import query_shares, select
+from sift_store.plan import TUNING_KERNEL, TUNING_LAMBDA, Plan, Request
+from sift_store.selection import query_shares, remaining_variance, select
 
 __all__ = ["Chosen", "choose_steps"]
 
@@ -97,15 +97,15 @@ def _by_sift(
 ) -> Chosen:
     if not len(open_):
         return Chosen((), (), (), "exhausted")
+    if request.objective == "query":
+        return _to_tune_on(pool, open_, request, costs)
     vectors = cast(Vectors, pool.vectors)
     selection = select(
         vectors if len(open_) == len(vectors) else vectors[open_],
         pool.targets,
         request.limit,
-        objective=request.objective,
-        relevance=pool.scores[open_] if pool.fused and request.objective == "pool" else None,
+        relevance=pool.scores[open_] if pool.fused else None,
         weights=pool.weights,
-        lambda_=request.lambda_,
         replace=request.replace,
         target_variance=request.target_variance,
         costs=costs,
@@ -122,6 +122,37 @@ def _by_sift(
         stand_ins,
         selection.spread or 0.0,
     )
+
+
+def _to_tune_on(pool: CandidatePool, open_: Rows, request: Request, costs: Sequence[int] | None) -> Chosen:
+    """Objective "query": picks by the kernel asked for; what they leave uncertain always by the paper's, the linear.
+
+    A narrow kernel knows which passages are near, but of a prompt that is far from all it explains next to nothing.
+    """
+    vectors = cast(Vectors, pool.vectors)[open_]
+    lambda_ = float(TUNING_LAMBDA if request.lambda_ is None else request.lambda_)
+    selection = select(
+        vectors,
+        pool.targets,
+        request.limit,
+        objective="query",
+        kernel=request.kernel or TUNING_KERNEL,
+        lambda_=lambda_,
+        weights=pool.weights,
+        replace=request.replace,
+        costs=costs,
+        budget=request.max_tokens,
+    )
+    picks = selection.indices
+    if not len(picks):
+        return Chosen((), (), (), selection.stopped)
+    left = remaining_variance(vectors, pool.targets, picks, objective="query", weights=pool.weights, lambda_=lambda_)
+    stopped: str = selection.stopped
+    if request.target_variance is not None and (left <= request.target_variance).any():
+        picks, stopped = picks[: int((left <= request.target_variance).argmax()) + 1], "variance"
+    left = left[: len(picks)]
+    gains = -np.diff(left, prepend=1.0)
+    return Chosen(open_[picks].tolist(), gains.tolist(), left.tolist(), stopped)
 
 
 def _overlapping(context: Context, pool: CandidatePool, open_: Rows, choice: Chosen) -> Steps[dict[int, int]]:

@@ -15,10 +15,20 @@ from typing import Any, Literal, get_args
 from sift_store.adapter import Statistics
 from sift_store.errors import InvalidInputError
 from sift_store.filters import Filter, Native, fields
+from sift_store.kernels import Kernel
 from sift_store.selection import MAX_PICKS, Objective
-from sift_store.selection_input import check_positive
+from sift_store.selection_input import check_positive, kernel_for
 
-__all__ = ["DEFAULT_CANDIDATES", "DEFAULT_K", "Method", "Plan", "Request", "make_plan"]
+__all__ = [
+    "DEFAULT_CANDIDATES",
+    "DEFAULT_K",
+    "TUNING_KERNEL",
+    "TUNING_LAMBDA",
+    "Method",
+    "Plan",
+    "Request",
+    "make_plan",
+]
 
 Method = Literal["sift", "knn", "mmr"]
 Order = Literal["pick", "score"]
@@ -26,6 +36,10 @@ Order = Literal["pick", "score"]
 DEFAULT_K = 5
 # The paper's number, and the one that every benchmark of this project uses.
 DEFAULT_CANDIDATES = 200
+# What objective "query" picks by, to fine-tune on: the paper's linear kernel moves on to what is less like the prompt,
+# which is worse than nearest neighbours where like passages are no repeats (docs/fine-tuning.md).
+TUNING_KERNEL: Kernel = "rbf"
+TUNING_LAMBDA = 0.1
 # A selection needs something to leave out.
 _CANDIDATES_PER_PICK = 4
 # Least breadth of the index walk. Above it, as broad as there are candidates: over 100,000 × 384 that finds 0.985 of
@@ -47,6 +61,7 @@ class Request:
     max_tokens: int | None = None
     min_score: float | None = None
     target_variance: float | None = None
+    kernel: Kernel | None = None
     lambda_: float | None = None
     order: Order = "pick"
     where: Filter | None = None
@@ -72,8 +87,9 @@ class Request:
                 f"objective, replace, max_tokens and target_variance belong to method='sift'; {self.method!r} given"
             )
         check_positive(lambda_=self.lambda_)
-        if self.lambda_ is not None and self.objective != "query":
-            raise InvalidInputError("lambda_: belongs to objective='query'; leave it out for 'pool'")
+        if self.objective != "query" and (self.kernel is not None or self.lambda_ is not None):
+            raise InvalidInputError("kernel and lambda_ belong to objective='query'; leave them out for 'pool'")
+        kernel_for(self.objective, self.kernel)
         if self.candidates is not None and not self.replace and self.candidates < (self.k or 1):
             raise InvalidInputError(f"candidates: {self.candidates} given, at least k = {self.k} wanted")
 

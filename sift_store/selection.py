@@ -23,7 +23,7 @@ from sift_store.copies import near_copy_distance, stand_ins
 from sift_store.errors import InvalidInputError
 from sift_store.greedy import Stopped, greedy, ranks
 from sift_store.kernels import FloatArray, Kernel, similarity_spread, unit_rows
-from sift_store.posterior import pool_posterior, query_posterior
+from sift_store.posterior import Posterior, pool_posterior, query_posterior
 from sift_store.selection_input import (
     MAX_PICKS,
     check_positive,
@@ -39,8 +39,6 @@ __all__ = ["MAX_PICKS", "Objective", "Selection", "query_shares", "remaining_var
 Objective = Literal["pool", "query"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 
-DEFAULT_LAMBDA: dict[Objective, float] = {"pool": 0.01, "query": 0.01}
-
 # Covariances (shares of the prior) and scores closer than this are the same number, differently rounded.
 _ROUNDING = {4: 1e-7, 8: 1e-13}
 
@@ -55,7 +53,7 @@ class Selection:
         variance: (n,) float64, target variance left after each pick, as a fraction of the prior variance.
         stopped: why it ended: "k" picks were made, a stopping rule held ("alpha", "variance", "budget"), or the
             candidates were "exhausted".
-        objective, kernel, lambda_: as asked, or the default.
+        objective, kernel, lambda_: as asked.
         bandwidth: of the kernel, in units of cosine; None for "linear".
         temperature: of the pool's weights, in units of cosine; None for objective "query".
         spread: standard deviation of the pool's similarities; None for objective "query".
@@ -85,7 +83,7 @@ def select(
     *,
     objective: Objective = "pool",
     kernel: Kernel | None = None,
-    lambda_: float | None = None,
+    lambda_: float = 0.01,
     bandwidth: float | None = None,
     weights: npt.ArrayLike | None = None,
     relevance: npt.ArrayLike | None = None,
@@ -106,8 +104,8 @@ def select(
             "query" (fine-tuning): the targets are the queries themselves, as in the paper.
         kernel: "linear", "rbf": exp((cosine - 1) / bandwidth), or "two-scale": the mean of that and the same 16 times
             narrower. Default: "two-scale" for "pool", "linear" for "query".
-        lambda_: noise λ > 0: how much one pick leaves to learn about itself, and with `replace` how often the best
-            match is picked again. Default: 0.01 for "pool", 0.01 for "query".
+        lambda_: noise λ > 0: how much one pick leaves to learn about itself; the greater, the oftener with `replace`
+            the best match is picked again.
         bandwidth: of the rbf and two-scale kernels, > 0; default 1 standard deviation of the pool's own similarities.
         weights: of the queries, (m,), >= 0; they are scaled to sum to 1. Default: equal.
         relevance: (K,) or (m, K), fused or cross-encoder scores for the pool's weights; default the cosine to the
@@ -138,7 +136,6 @@ def select(
     share = query_shares(weights, len(targets))
     stop = stopping(k, len(pool), replace, alpha, target_variance, costs, budget)
     check_positive(lambda_=lambda_, bandwidth=bandwidth)
-    noise = DEFAULT_LAMBDA[objective] if lambda_ is None else float(lambda_)
 
     rounding = _ROUNDING[pool.itemsize]
     cosines = (targets @ pool.T).astype(np.float64)
@@ -159,7 +156,7 @@ def select(
             similarities, scores, rank = similarities[np.ix_(rows, rows)], scores[:, rows], rank[rows]
             stop = stop.among(rows)
         posterior = pool_posterior(similarities, spread, scores, share, kernel, bandwidth, stop.limit)
-    picks, gains, left, stopped = greedy(posterior, rank, rounding, noise, replace, stop)
+    picks, gains, left, stopped = greedy(posterior, rank, rounding, lambda_, replace, stop)
     chosen: list[int] = rows[picks].tolist()
     if stopped == "k" and k is not None and costs is None:
         more = _copies_by_rank(leaders, ranks(share @ scores_of_all, rounding), min(k, len(pool)) - len(chosen))
@@ -173,7 +170,7 @@ def select(
         stopped=stopped,
         objective=objective,
         kernel=kernel,
-        lambda_=noise,
+        lambda_=lambda_,
         bandwidth=posterior.bandwidth,
         temperature=posterior.temperature,
         spread=spread,
@@ -215,18 +212,22 @@ def remaining_variance(
     query: npt.ArrayLike,
     picks: Sequence[int] | npt.NDArray[np.int64],
     *,
+    objective: Objective = "pool",
     weights: npt.ArrayLike | None = None,
     lambda_: float = 0.01,
 ) -> Float64:
-    """What any choice leaves uncertain: the variance trace of `select`, objective "pool", for picks made otherwise.
+    """What any choice leaves uncertain: the variance trace that `select` would give for picks made otherwise.
 
     Args:
         candidates: (K, d). query: (d,) or (m, d). picks: rows, in order, one or more.
-        weights, lambda_: as for `select`; near copies collapse.
+        objective: "pool": near copies collapse, and a copy of an earlier pick, or that pick again, leaves the trace as
+            it was. "query": the paper's σ², under the linear kernel; a pick made twice is observed twice.
+        weights, lambda_: as for `select`.
 
     Returns:
-        (n,) share of the prior variance left after each pick; a copy of an earlier pick leaves it as it was.
+        (n,) share of the prior variance left after each pick.
     """
+    kernel_for(objective, None)
     pool = unit_rows(candidates, "candidates")
     targets = unit_rows(query, "query", pool.shape[1]).astype(pool.dtype, copy=False)
     share = query_shares(weights, len(targets))
@@ -235,6 +236,9 @@ def remaining_variance(
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= len(pool):
         raise InvalidInputError(f"picks: {picks!r} given, one or more rows from 0 to {len(pool) - 1} wanted")
     check_positive(lambda_=lambda_)
+    if objective == "query":
+        posterior = query_posterior(pool, scores, share, "linear", None, len(rows))
+        return _trace(posterior, rows.tolist(), lambda_)
     similarities = _similarities(pool)
     spread = similarity_spread(similarities)
     leaders = _leaders(similarities, spread, ranks(share @ scores, _ROUNDING[pool.itemsize]))
@@ -243,10 +247,15 @@ def remaining_variance(
     posterior = pool_posterior(
         similarities[np.ix_(kept, kept)], spread, scores[:, kept], share, "two-scale", None, len(kept)
     )
+    once = list(dict.fromkeys(of_kept))
+    after = dict(zip(once, _trace(posterior, once, lambda_), strict=True))
+    return np.minimum.accumulate([after[pick] for pick in of_kept])
+
+
+def _trace(posterior: Posterior, picks: Sequence[int], noise: float) -> Float64:
     left = []
-    for place, pick in enumerate(of_kept):
-        if pick not in of_kept[:place]:
-            posterior.condition_on(pick, lambda_)
+    for pick in picks:
+        posterior.condition_on(pick, noise)
         left.append(posterior.target_variance)
     return np.array(left)
 

@@ -15,6 +15,7 @@ from sift_store.copying import Copied, copy_steps
 from sift_store.embedding import EmbedderLike, SparseEmbedder
 from sift_store.errors import LocationError
 from sift_store.hooks import Hook
+from sift_store.kernels import Kernel
 from sift_store.location import parse_location
 from sift_store.plan import Method, Order
 from sift_store.records import Id, Payload, Record
@@ -171,6 +172,7 @@ class SiftStore(Shell):
         max_tokens: int | None = None,
         min_score: float | None = None,
         target_variance: float | None = None,
+        kernel: Kernel | None = None,
         lambda_: float | None = None,
         order: Order = "pick",
         timeout: float | None = None,
@@ -189,8 +191,8 @@ class SiftStore(Shell):
             max_tokens: budget for the texts together, best gain per token first.
             min_score: least score of a hit. order: of the hits, as "pick"ed or by "score".
             target_variance: stop once the variance left, a share of the prior, is at most this; default: k decides.
-            lambda_: noise λ > 0 of objective "query": the greater, the oftener with `replace` the best match is picked
-                again. Default: measured, see docs/fine-tuning.md.
+            kernel, lambda_: of objective "query", as for `select`. Default: "rbf" and 0.1, measured for fine-tuning
+                (docs/fine-tuning.md); "linear" and 0.01 are the paper's.
             hook: called with the question and its picks once they are there (see `sift_store.hooks`), beyond the time
                 of `timeout`; what it gives back is `Hits.outcome`.
             timeout: seconds for all of it. Default: 30 for what a server does, none for a store in the process, whose
@@ -215,6 +217,7 @@ class SiftStore(Shell):
             max_tokens=max_tokens,
             min_score=min_score,
             target_variance=target_variance,
+            kernel=kernel,
             lambda_=lambda_,
             order=order,
             timeout=timeout,

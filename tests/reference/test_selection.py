@@ -346,6 +346,14 @@ def test_a_batch_is_its_pools_one_by_one_in_order():
         select_batch([np.eye(2), np.eye(2)], [[1.0, 0.0]])
 
 
+def test_remaining_variance_of_the_query_is_the_trace_of_the_papers_objective_repeats_and_all():
+    pool, query = np.random.default_rng(5).normal(size=(2, 40, 12))
+    selection = select(pool, query[:2], 15, objective="query", replace=True, weights=[1, 3], lambda_=0.2)
+    assert len(set(selection.indices.tolist())) < 15
+    left = remaining_variance(pool, query[:2], selection.indices, objective="query", weights=[1, 3], lambda_=0.2)
+    np.testing.assert_allclose(left, selection.variance, atol=1e-12)
+
+
 def test_remaining_variance_of_our_own_picks_is_our_trace():
     pool, query = clustered(5, 50, 8)
     selection = select(pool, query, 9)

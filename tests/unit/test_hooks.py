@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sift_store import AsyncSiftStore, Hits, InvalidInputError, SiftStore
+from sift_store import AsyncSiftStore, Hits, InvalidInputError, SiftStore, remaining_variance, select
 from sift_store.hooks import Picks, steps_worth_taking
 from sift_store.testing import WordEmbedder
 from sift_store.testing.fixtures import JORDAN
@@ -192,7 +192,7 @@ def test_alpha_is_a_number_greater_than_0(alpha: Any) -> None:
 
 def test_the_greater_lambda_the_oftener_the_best_match_is_picked(store: SiftStore) -> None:
     def picked(noise: float | None) -> Hits:
-        return store.search(QUESTION, lambda_=noise, **FINE_TUNING)
+        return store.search(QUESTION, kernel="linear", lambda_=noise, **FINE_TUNING)
 
     best = picked(None)[0].id
     counts = [sum(hit.id == best for hit in picked(noise)) for noise in (0.001, 0.1, 1.0, 10.0)]
@@ -200,6 +200,28 @@ def test_the_greater_lambda_the_oftener_the_best_match_is_picked(store: SiftStor
     assert 1 < counts[0] < counts[-1] == 8
     assert picked(0.001).variance[-1] < picked(1.0).variance[-1]
     np.testing.assert_array_equal(picked(1.0).variance, picked(np.float32(1.0)).variance)
+
+
+def test_what_the_picks_leave_uncertain_is_told_by_the_linear_kernel_whichever_chose(store: SiftStore) -> None:
+    vectors, query = store.embedding.documents(TEXTS), store.embedding.query(QUESTION)
+    row = {text: place for place, text in enumerate(TEXTS)}
+    for kernel in (None, "linear", "two-scale"):
+        hits = store.search(QUESTION, kernel=kernel, lambda_=0.3, **FINE_TUNING)
+        picks = [row[hit.text] for hit in hits]
+        left = remaining_variance(vectors, query, picks, objective="query", lambda_=0.3)
+        np.testing.assert_allclose(hits.variance, left, atol=1e-6)
+        np.testing.assert_allclose([hit.gain for hit in hits], -np.diff(left, prepend=1), atol=1e-6)
+    towards = np.flatnonzero(vectors @ query > 0)  # a search leaves out what points away from the question
+    plain = select(vectors[towards], query, 8, objective="query", replace=True, lambda_=0.3)
+    linear = store.search(QUESTION, kernel="linear", lambda_=0.3, **FINE_TUNING)
+    assert [row[hit.text] for hit in linear] == towards[plain.indices].tolist()
+
+
+def test_it_stops_where_little_enough_is_left(store: SiftStore) -> None:
+    whole = store.search(QUESTION, **FINE_TUNING)
+    stopped = store.search(QUESTION, target_variance=whole.variance[3], **FINE_TUNING)
+    assert [hit.id for hit in stopped] == [hit.id for hit in whole][:4]
+    assert "target variance" in stopped.shortfall
 
 
 @pytest.mark.parametrize("lambda_", [0, -0.1, math.inf, math.nan, True, "1"])
