@@ -1,8 +1,8 @@
 """Does a language model predict a text better after a gradient step on each of the passages that SIFT picks for it?
 
-    SIFT_STORE_DATA=… python benchmarks/ttft.py run --worker 1/2 --minutes 60 --plan choose
-    SIFT_STORE_DATA=… python benchmarks/ttft.py run --worker 1/2 --minutes 60
-    SIFT_STORE_DATA=… python benchmarks/ttft.py report
+    SIFT_STORE_DATA=… python benchmarks/ttft.py run --worker 1/2 --plan choose --pieces 2
+    SIFT_STORE_DATA=… python benchmarks/ttft.py run --worker 1/2 --minutes 70
+    python benchmarks/ttft.py report --update docs/fine-tuning.md
     SIFT_STORE_DATA=… python benchmarks/ttft.py costs
 
 `run` may be stopped and goes on; each of several workers takes its share. It visits all domains with one piece, then
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
 from sift_store_transformers import TestTimeTuner
@@ -34,21 +35,23 @@ def main() -> None:
     run_.add_argument("--worker", default="1/1")
     run_.add_argument("--minutes", type=float, default=60)
     run_.add_argument("--plan", choices=sorted(PLANS), default="report")
-    run_.add_argument("--model", default="smollm2")
     run_.add_argument("--pieces", type=int, default=100)
-    commands.add_parser("report")
-    commands.add_parser("costs")
+    report_ = commands.add_parser("report")
+    report_.add_argument("--update", type=Path, help="a document whose marked tables are replaced")
+    costs = commands.add_parser("costs")
+    for command in (run_, costs):
+        command.add_argument("--model", default="smollm2")
     given = parser.parse_args()
     if given.command == "run":
         run(given)
     elif given.command == "report":
         from ttft_report import write_report
 
-        write_report()
+        write_report(SIFT, given.update)
     else:
         from ttft_costs import write_costs
 
-        write_costs()
+        write_costs(given.model)
 
 
 def run(given: argparse.Namespace) -> None:
@@ -81,7 +84,7 @@ def choose(experiment: Experiment, domain: Any, piece: Any, _: int) -> None:
 def report(experiment: Experiment, domain: Any, piece: Any, place: int) -> None:
     """For the tables; what takes longest is done on the first pieces only."""
     experiment.piece("whole", domain, piece, METHODS[:2], 50 if place == 0 else 20)
-    if place < 4:
+    if place < 2:
         experiment.piece("whole", domain, piece, METHODS[2:], 20)
         experiment.piece("remainder", domain, piece, METHODS[:2], 20)
         experiment.in_context(domain, piece, METHODS[:2], (1, 5, 10))

@@ -94,25 +94,21 @@ def by_domain(
     """A row a domain: mean and standard error of each method, over the pieces that all were run on."""
     value = value or share(steps)
     rows: list[Sequence[str]] = []
-    means: list[list[float]] = []
-    errors: list[list[float]] = []
-    count = 0
+    means, errors, count = [], [], 0
     for domain in DOMAINS:
         pieces = runs.pieces(protocol, domain, methods, steps)
-        if len(pieces) < 2:
+        if not pieces:
             continue
-        all_values = [runs.values(protocol, method, domain, pieces, value) for method in methods]
-        means.append([float(values.mean()) for values in all_values])
-        errors.append([float(values.std(ddof=1) / math.sqrt(len(pieces))) for values in all_values])
-        count += len(pieces)
-        rows.append(
-            [domain, str(len(pieces)), *(f"{m:.1f} ± {e:.1f}" for m, e in zip(means[-1], errors[-1], strict=True))]
+        values = np.array([runs.values(protocol, method, domain, pieces, value) for method in methods])
+        means.append(values.mean(axis=1))
+        errors.append(
+            values.std(axis=1, ddof=1) / math.sqrt(len(pieces)) if len(pieces) > 1 else np.zeros(len(methods))
         )
+        count += len(pieces)
+        cells = [f"{m:.1f} ± {e:.1f}" if e else f"{m:.1f}" for m, e in zip(means[-1], errors[-1], strict=True)]
+        rows.append([domain, str(len(pieces)), *cells])
     if rows:
-        mean = np.mean(means, axis=0)
-        error = np.sqrt(np.square(errors).sum(axis=0)) / len(errors)
-        cells = [f"**{m:.1f}** ± {e:.1f}" for m, e in zip(mean, error, strict=True)]
-        rows.append(["**all domains**", str(count), *cells])
+        rows.append(["**all domains**", str(count), *(f"**{mean:.1f}**" for mean in np.mean(means, axis=0))])
     return ["domain", "pieces", *map(title, methods)], rows
 
 
@@ -120,8 +116,8 @@ def by_steps(runs: Runs, protocol: str, methods: Sequence[str], most: int) -> Ta
     """A row a number of steps: each method's mean over the domains."""
     rows: list[Sequence[str]] = []
     for steps in [look for look in LOOKS if look <= most]:
-        means = [np.mean(domain_means(runs, protocol, method, methods, most, share(steps))) for method in methods]
-        rows.append([str(steps), *(f"{mean:.1f}" for mean in means)])
+        means = [domain_means(runs, protocol, method, methods, most, share(steps)) for method in methods]
+        rows.append([str(steps), *(f"{np.mean(values):.1f}" if values else "" for values in means)])
     return ["steps", *map(title, methods)], rows
 
 
@@ -143,7 +139,7 @@ def differences(runs: Runs, protocol: str, ours: str, theirs: str, steps: int) -
     every: list[tuple[Any, Any]] = []
     for domain in DOMAINS:
         pieces = runs.pieces(protocol, domain, (ours, theirs), steps)
-        if len(pieces) < 2:
+        if not pieces:
             continue
         pair = tuple(runs.values(protocol, method, domain, pieces, share(steps)) for method in (ours, theirs))
         every.append((pair[0], pair[1]))
@@ -160,26 +156,29 @@ def _difference(ours: Any, theirs: Any) -> list[str]:
 
 
 def context_table(runs: Runs, methods: Sequence[str], numbers: Sequence[int]) -> Table:
-    """The same picks in the context and trained on."""
-    rows: list[Sequence[str]] = []
-    columns = [(method, number, kind) for method in methods for number in numbers for kind in ("context", "whole")]
-    means = []
+    """The same picks in the context and trained on: a row a domain for the most picks, then all domains by number."""
+    columns = [(method, kind) for method in methods for kind in ("context", "whole")]
+    most = max(numbers)
+    by_name = {}
     for domain in DOMAINS:
-        pieces = [
-            piece
-            for piece in runs.pieces("context", domain, methods, max(numbers))
-            if piece in runs.pieces("whole", domain, methods, max(numbers))
+        tuned = set(runs.pieces("whole", domain, methods, most))
+        pieces = [piece for piece in runs.pieces("context", domain, methods, most) if piece in tuned]
+        if pieces:
+            by_name[domain] = np.array(
+                [
+                    [runs.values(kind, method, domain, pieces, share(number)).mean() for method, kind in columns]
+                    for number in numbers
+                ]
+            )
+    rows = [[domain, str(most), *(f"{mean:.1f}" for mean in means[-1])] for domain, means in by_name.items()]
+    if by_name:
+        every = np.mean(list(by_name.values()), axis=0)
+        rows += [
+            ["**all domains**", str(number), *(f"**{mean:.1f}**" for mean in means)]
+            for number, means in zip(numbers, every, strict=True)
         ]
-        if not pieces:
-            continue
-        means.append(
-            [float(runs.values(kind, method, domain, pieces, share(number)).mean()) for method, number, kind in columns]
-        )
-        rows.append([domain, str(len(pieces)), *(f"{mean:.1f}" for mean in means[-1])])
-    if means:
-        rows.append(["**all domains**", "", *(f"**{mean:.1f}**" for mean in np.mean(means, axis=0))])
-    names = {"context": "in context", "whole": "tuned"}
-    return ["domain", "pieces", *(f"{title(m)}, {n}, {names[kind]}" for m, n, kind in columns)], rows
+    names = {"context": "in context", "whole": "tuned on"}
+    return ["domain", "passages", *(f"{title(method)}, {names[kind]}" for method, kind in columns)], rows
 
 
 def stopped(row: Run, alpha: float, most: int) -> tuple[int, float]:
@@ -237,28 +236,24 @@ def _rho(left: Any, gain: Any) -> str:
 
 
 def lambda_table(runs: Runs, steps: int) -> Table:
-    """By λ: each domain, and how many passages are distinct."""
-    methods = [name for name in runs.methods("whole") if name.startswith("sift")]
-    methods = [*sorted(methods, key=lambda name: float(name.split()[1])), "nearest"]
+    """By kernel and λ: each domain, how many passages are distinct, and what the best linear λ of each piece gave."""
+    sift = [name for name in runs.methods("whole") if name.startswith("sift")]
+    methods = [*sorted(sift, key=lambda name: (name.split()[2:], float(name.split()[1]))), "nearest"]
     columns, rows = by_domain(runs, "whole", methods, steps)
     distinct = [
         np.mean(domain_means(runs, "whole", name, methods, steps, lambda row: row["distinct"][str(steps)]))
         for name in methods
     ]
+    rows.append([f"distinct passages of {steps}", "", *(f"{number:.1f}" for number in distinct)])
+    linear = [name for name in methods if len(name.split()) == 2]
     hindsight = []
     for domain in DOMAINS:
         pieces = runs.pieces("whole", domain, methods, steps)
         if pieces:
-            every = [runs.values("whole", name, domain, pieces, share(steps)) for name in methods[:-1]]
+            every = [runs.values("whole", name, domain, pieces, share(steps)) for name in linear]
             hindsight.append(np.min(every, axis=0).mean())
-    rows.append([f"distinct passages of {steps}", "", *(f"{number:.1f}" for number in distinct)])
     rows.append(
-        [
-            "best λ of each piece, in hindsight",
-            "",
-            f"{np.mean(hindsight):.1f}" if hindsight else "",
-            *[""] * (len(methods) - 1),
-        ]
+        ["linear, the best λ of each piece in hindsight", "", f"{np.mean(hindsight):.1f}", *[""] * (len(methods) - 1)]
     )
     return columns, rows
 
