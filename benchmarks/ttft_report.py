@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -258,49 +259,46 @@ def lambda_table(runs: Runs, steps: int) -> Table:
     return columns, rows
 
 
-def draw(runs: Runs, methods: Sequence[str], sift: str, most: int) -> None:
-    """Bits per byte against steps and seconds; gain against the variance left."""
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    steps_axis, seconds_axis, variance_axis = figure.subplots(1, 3)
-    looks = [0, *(look for look in LOOKS if look <= most)]
-    for method in methods:
-        shares = [
-            100.0 if not look else float(np.mean(domain_means(runs, "whole", method, methods, most, share(look))))
-            for look in looks
-        ]
-        seconds = [
-            0.0
-            if not look
-            else float(
-                np.mean(domain_means(runs, "whole", method, methods, most, lambda row, n=look: row["seconds"][str(n)]))
-            )
-            for look in looks
-        ]
-        steps_axis.plot(looks, shares, marker=".", label=title(method))
-        seconds_axis.plot(seconds, shares, marker=".", label=title(method))
-    for domain in DOMAINS:
-        pieces = runs.pieces("whole", domain, (sift,), most)
-        left = runs.values("whole", sift, domain, pieces, lambda row: row["left"][most - 1])
-        variance_axis.scatter(left, 100 - runs.values("whole", sift, domain, pieces, share(most)), s=14, label=domain)
-    steps_axis.set_xlabel("gradient steps")
-    seconds_axis.set_xlabel("seconds of tuning, one thread")
-    for axis in (steps_axis, seconds_axis):
-        axis.set_ylabel("bits per byte, % of the base model")
-    variance_axis.set_xlabel(f"variance left after {most} picks")
-    variance_axis.set_ylabel("gain, points")
-    variance_axis.legend(fontsize="x-small")
-    steps_axis.legend(fontsize="x-small")
-    for axis in (steps_axis, seconds_axis, variance_axis):
-        axis.grid(alpha=0.3)
-    figure.savefig(RUNS / "fine-tuning.svg", metadata={"Date": None})
-    figure.savefig(RUNS / "fine-tuning.png")
-
-
 def markdown(table: Table) -> str:
     """A table as Markdown."""
     columns, rows = table
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def curve(runs: Runs, method: str, methods: Sequence[str], most: int, of: Callable[[Run, int], float]) -> list[float]:
+    """A number after each look, mean over the domains, on the pieces that all methods share; while all have it."""
+    found: list[float] = []
+    for look in LOOKS:
+        try:
+            found.append(float(np.mean(domain_means(runs, "whole", method, methods, most, partial(of, steps=look)))))
+        except KeyError:
+            break
+    return found
+
+
+def draw(runs: Runs, methods: Sequence[str], sift: str, most: int) -> None:
+    """Bits per byte against steps and seconds; gain against the variance left."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    by_steps_, by_seconds, by_variance = figure.subplots(1, 3)
+    for method in methods:
+        shares = [100.0, *curve(runs, method, methods, most, lambda row, steps: share(steps)(row))]
+        seconds = [0.0, *curve(runs, method, methods, most, lambda row, steps: row["seconds"][str(steps)])]
+        by_steps_.plot((0, *LOOKS)[: len(shares)], shares, marker=".", label=title(method))
+        by_seconds.plot(seconds, shares, marker=".")
+    for domain in DOMAINS:
+        pieces = runs.pieces("whole", domain, (sift,), most)
+        left = runs.values("whole", sift, domain, pieces, lambda row: row["left"][most - 1])
+        by_variance.scatter(left, 100 - runs.values("whole", sift, domain, pieces, share(most)), s=14, label=domain)
+    labels = ("gradient steps", "seconds of tuning, one thread", f"variance left after {most} picks")
+    for axis, label in zip((by_steps_, by_seconds, by_variance), labels, strict=True):
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+        axis.set_ylabel("gain, points" if axis is by_variance else "bits per byte, % of the base model")
+    by_steps_.legend(fontsize="x-small")
+    by_variance.legend(fontsize="x-small")
+    figure.savefig(RUNS / "fine-tuning.svg", metadata={"Date": None})
+    figure.savefig(RUNS / "fine-tuning.png")
 
 
 def write_report(sift: str, document: Path | None) -> None:
@@ -313,7 +311,7 @@ def write_report(sift: str, document: Path | None) -> None:
         "lambda 5": lambda_table(chosen, 5),
         "lambda steps": by_steps(chosen, "whole", [*chosen.methods("whole")], 20),
         "whole 20": by_domain(reported, "whole", methods, 20),
-        "whole 50": by_domain(reported, "whole", few, 50),
+        "whole 50": by_domain(reported, "whole", methods[:3], 50),
         "steps": by_steps(reported, "whole", methods, 20),
         "difference 20": differences(reported, "whole", sift, "nearest", 20),
         "difference 50": differences(reported, "whole", sift, "nearest", 50),
