@@ -13,7 +13,7 @@ from sift_store.adapter import Progress
 from sift_store.errors import InvalidInputError
 from sift_store.hooks import Picks, steps_worth_taking
 from sift_store.results import Hit, Hits
-from sift_store_transformers.adaptation import Adaptation, Guard, Method, Recipe, trainable
+from sift_store_transformers.adaptation import Adaptation, Guard, Method, Recipe
 from sift_store_transformers.encoding import Passage, context_length, encode
 from sift_store_transformers.loading import load_causal_lm
 from sift_store_transformers.lora import default_lora
@@ -162,11 +162,6 @@ class TestTimeTuner:
     def complete(self, prompt: str, max_new_tokens: int = 64) -> str:
         """What the model, as it is now, writes after a prompt: greedy, and only what is new."""
         return completion(self.model, self.tokenizer, prompt, max_new_tokens)
-
-    @property
-    def trained_bytes(self) -> int:
-        """Bytes of the weights that method "full" trains; the memory it needs beside the model is 4 times that."""
-        return sum(parameter.nbytes for parameter in trainable(self.model))
 
     def _guard(self, keep_if: str | Callable[[Any], float] | None, room: int | None) -> Guard | None:
         if isinstance(keep_if, str):

@@ -323,7 +323,6 @@ def test_losses_and_what_the_model_writes() -> None:
     assert tuner.bits_per_byte("the cat sat") == pytest.approx(nats / 0.6931472 / 11, rel=1e-5)
     assert tuner.complete("the cat sat", 5) == byte_tokenizer().decode(written[len(ids) :], skip_special_tokens=True)
     assert all(module.training for module in model.modules())
-    assert tuner.trained_bytes == sum(parameter.nbytes for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
