@@ -26,7 +26,7 @@ TITLES = {
     "random": "random",
     "uncertainty": "uncertainty sampling",
 }
-ALPHAS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
+ALPHAS = (0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
 
 Run = dict[str, Any]
 Table = tuple[Sequence[str], list[Sequence[str]]]
@@ -182,50 +182,41 @@ def context_table(runs: Runs, methods: Sequence[str], numbers: Sequence[int]) ->
     return ["domain", "passages", *(f"{title(method)}, {names[kind]}" for method, kind in columns)], rows
 
 
-def stopped(row: Run, alpha: float, most: int) -> tuple[int, float]:
-    """Steps by the rule, rounded up to the next look, and the gain in points after them."""
-    steps = steps_worth_taking(row["left"][:most], alpha)
-    look = next(look for look in LOOKS if look >= steps)
-    return steps, 100 - share(min(look, most))(row)
-
-
 def stopping_table(runs: Runs, method: str, most: int) -> Table:
-    """What the α rule saves and what it costs, over all pieces."""
+    """What the α rule saves and what it costs, over all pieces; gains between two looks are interpolated."""
     rows: list[Sequence[str]] = []
-    found = [row for (kind, name, *_), row in runs.rows.items() if (kind, name) == ("whole", method)]
-    found = [row for row in found if str(most) in row["bits"]]
-    whole = np.mean([100 - share(most)(row) for row in found])
+    found = _pieces(runs, method, most)
+    whole = np.mean([_gain(row, most) for row in found])
     for alpha in ALPHAS:
-        outcome = [stopped(row, alpha, most) for row in found]
-        steps, gain = np.mean([steps for steps, _ in outcome]), np.mean([gain for _, gain in outcome])
-        fixed = np.mean([np.interp(steps, (0, *LOOKS), _gains(row)) for row in found])
-        rows.append(
-            [f"{alpha:g}", f"{steps:.1f} of {most}", f"{100 * gain / whole:.0f} %", f"{100 * fixed / whole:.0f} %"]
-        )
+        steps = [steps_worth_taking(row["left"][:most], alpha) for row in found]
+        kept = np.mean([_gain(row, n) for row, n in zip(found, steps, strict=True)])
+        same = np.mean([_gain(row, float(np.mean(steps))) for row in found])
+        shares = [f"{100 * gain / whole:.0f} %" for gain in (kept, same)]
+        rows.append([f"{alpha:g}", f"{np.mean(steps):.1f} of {most}", *shares])
     return ["α", "steps, mean", "of the gain of all steps", "the same number of steps for every piece"], rows
 
 
-def _gains(row: Run) -> list[float]:
-    looked = [100 - share(look)(row) if str(look) in row["bits"] else math.nan for look in LOOKS]
-    return [0.0, *looked]
-
-
-def variance_table(runs: Runs, method: str, steps: int) -> Table:
-    """Does the variance left say how much was gained?"""
+def variance_table(runs: Runs, method: str, numbers: Sequence[int]) -> Table:
+    """Does the variance left say how much was gained? Over all pieces, after so many steps."""
     rows: list[Sequence[str]] = []
-    pooled: list[tuple[Any, Any]] = []
-    for domain in DOMAINS:
-        pieces = runs.pieces("whole", domain, (method,), steps)
-        if len(pieces) < 4:
-            continue
-        left = runs.values("whole", method, domain, pieces, lambda row: row["left"][steps - 1])
-        gain = 100 - runs.values("whole", method, domain, pieces, share(steps))
-        pooled.append((left, gain))
-        rows.append([domain, str(len(pieces)), _rho(left, gain)])
-    if pooled:
-        left, gain = (np.concatenate(values) for values in zip(*pooled, strict=True))
-        rows.append(["**all pieces**", str(len(left)), _rho(left, gain)])
-    return ["domain", "pieces", "Spearman's ρ of variance left and gain, 95 % interval"], rows
+    for steps in numbers:
+        found = _pieces(runs, method, steps)
+        if len(found) > 3:
+            left = np.array([row["left"][steps - 1] for row in found])
+            rows.append([str(steps), str(len(found)), _rho(left, np.array([_gain(row, steps) for row in found]))])
+    return ["steps", "pieces", "Spearman's ρ of variance left and gain, 95 % interval"], rows
+
+
+def _pieces(runs: Runs, method: str, steps: int) -> list[Run]:
+    """The runs of a method, whole pieces, that took so many steps."""
+    found = [row for (protocol, name, *_), row in runs.rows.items() if (protocol, name) == ("whole", method)]
+    return [row for row in found if str(steps) in row["bits"]]
+
+
+def _gain(row: Run, steps: float) -> float:
+    """Points gained after so many steps, between two looks on a straight line."""
+    looks = [look for look in LOOKS if str(look) in row["bits"]]
+    return float(np.interp(steps, [0, *looks], [0.0, *(100 - share(look)(row) for look in looks)]))
 
 
 def _rho(left: Any, gain: Any) -> str:
@@ -318,9 +309,10 @@ def write_report(sift: str, document: Path | None) -> None:
         "context": context_table(reported, few, (1, 5, 10)),
         "remainder 20": by_domain(reported, "remainder", few, 20),
         "remainder guarded 20": by_domain(reported, "remainder", few, 20, guarded(20)),
-        "variance": variance_table(reported, sift, 20),
+        "variance": variance_table(reported, sift, (1, 5, 20, 50)),
         "stopping choose": stopping_table(chosen, sift, 20),
-        "stopping": stopping_table(reported, sift, 20),
+        "stopping 20": stopping_table(reported, sift, 20),
+        "stopping 50": stopping_table(reported, sift, 50),
     }
     made = {f"ttft {name}": markdown(table) for name, table in tables.items()}
     for name, text in made.items():
