@@ -22,11 +22,12 @@ from sift_store.hooks import steps_worth_taking
 TITLES = {
     "nearest": "nearest neighbours",
     "repeated": "nearest, repeated",
-    "copied": "nearest neighbours, five copies of each",
     "random": "random",
     "uncertainty": "uncertainty sampling",
 }
 ALPHAS = (0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3)
+
+_ENOUGH = 8  # pieces, for an interval to mean something
 
 Run = dict[str, Any]
 Table = tuple[Sequence[str], list[Sequence[str]]]
@@ -83,9 +84,9 @@ def guarded(steps: int) -> Callable[[Run], float]:
 
 def title(method: str) -> str:
     """A method's name for people."""
-    if not method.startswith("sift"):
-        return TITLES[method]
-    _, lambda_, *kernel = method.split()
+    if "sift" not in method:
+        return TITLES[method.removeprefix("copied ")]
+    _, lambda_, *kernel = method.removeprefix("copied ").split()
     return f"SIFT, {' '.join(kernel) or 'linear'}, λ = {lambda_}"
 
 
@@ -135,25 +136,25 @@ def domain_means(
 
 
 def differences(runs: Runs, protocol: str, ours: str, theirs: str, steps: int) -> Table:
-    """A row a domain: the paired difference of two methods with its interval."""
+    """A row a domain: the paired difference of two methods; an interval over all pieces, where there are enough."""
     rows: list[Sequence[str]] = []
     every: list[tuple[Any, Any]] = []
     for domain in DOMAINS:
         pieces = runs.pieces(protocol, domain, (ours, theirs), steps)
-        if not pieces:
-            continue
-        pair = tuple(runs.values(protocol, method, domain, pieces, share(steps)) for method in (ours, theirs))
-        every.append((pair[0], pair[1]))
-        rows.append([domain, *_difference(pair[0], pair[1])])
+        if pieces:
+            pair = [runs.values(protocol, method, domain, pieces, share(steps)) for method in (ours, theirs)]
+            every.append((pair[0], pair[1]))
+            rows.append([domain, str(len(pieces)), *_difference(pair[0], pair[1])])
     if every:
         pooled = [np.concatenate(values) for values in zip(*every, strict=True)]
-        rows.append(["**all pieces**", *_difference(pooled[0], pooled[1])])
-    return ["domain", f"{title(ours)} − {title(theirs)}, 95 % interval", "lower / higher on"], rows
+        rows.append(["**all pieces**", str(len(pooled[0])), *_difference(pooled[0], pooled[1])])
+    return ["domain", "pieces", f"{title(ours)} − {title(theirs)}", "lower / higher on"], rows
 
 
 def _difference(ours: Any, theirs: Any) -> list[str]:
     found = paired_difference(ours.astype(np.float32), theirs.astype(np.float32))
-    return [f"{found.mean:+.1f} [{found.low:+.1f}, {found.high:+.1f}]", f"{found.losses} / {found.wins}"]
+    interval = f" [{found.low:+.1f}, {found.high:+.1f}]" if len(ours) >= _ENOUGH else ""
+    return [f"{found.mean:+.1f}{interval}", f"{found.losses} / {found.wins}"]
 
 
 def context_table(runs: Runs, methods: Sequence[str], numbers: Sequence[int]) -> Table:
@@ -179,7 +180,7 @@ def context_table(runs: Runs, methods: Sequence[str], numbers: Sequence[int]) ->
             for number, means in zip(numbers, every, strict=True)
         ]
     names = {"context": "in context", "whole": "tuned on"}
-    return ["domain", "passages", *(f"{title(method)}, {names[kind]}" for method, kind in columns)], rows
+    return ["domain", "picks", *(f"{title(method)}, {names[kind]}" for method, kind in columns)], rows
 
 
 def stopping_table(runs: Runs, method: str, most: int) -> Table:
@@ -197,14 +198,22 @@ def stopping_table(runs: Runs, method: str, most: int) -> Table:
 
 
 def variance_table(runs: Runs, method: str, numbers: Sequence[int]) -> Table:
-    """Does the variance left say how much was gained? Over all pieces, after so many steps."""
+    """Does the variance left say how much was gained? Over all pieces, and with each domain's means taken away."""
     rows: list[Sequence[str]] = []
     for steps in numbers:
         found = _pieces(runs, method, steps)
-        if len(found) > 3:
+        if len(found) >= _ENOUGH:
             left = np.array([row["left"][steps - 1] for row in found])
-            rows.append([str(steps), str(len(found)), _rho(left, np.array([_gain(row, steps) for row in found]))])
-    return ["steps", "pieces", "Spearman's ρ of variance left and gain, 95 % interval"], rows
+            gain = np.array([_gain(row, steps) for row in found])
+            names = [row["domain"] for row in found]
+            within = _rho(_within(left, names), _within(gain, names))
+            rows.append([str(steps), str(len(found)), _rho(left, gain), within])
+    return ["steps", "pieces", "Spearman's ρ of variance left and gain", "within domains"], rows
+
+
+def _within(values: Any, names: Sequence[str]) -> Any:
+    means = {name: np.mean([v for v, other in zip(values, names, strict=True) if other == name]) for name in set(names)}
+    return np.array([value - means[name] for value, name in zip(values, names, strict=True)])
 
 
 def _pieces(runs: Runs, method: str, steps: int) -> list[Run]:
@@ -295,7 +304,7 @@ def draw(runs: Runs, methods: Sequence[str], sift: str, most: int) -> None:
 def write_report(sift: str, document: Path | None) -> None:
     """All tables, printed; those that the document names are put into it."""
     chosen, reported = Runs("choose"), Runs("report")
-    methods = ["nearest", sift, "sift 0.1", "copied", "repeated", "random", "uncertainty"]
+    methods = ["nearest", sift, "sift 0.1", "repeated", "random", "uncertainty"]
     few = ["nearest", sift]
     tables = {
         "lambda 20": lambda_table(chosen, 20),
@@ -306,6 +315,11 @@ def write_report(sift: str, document: Path | None) -> None:
         "steps": by_steps(reported, "whole", methods, 20),
         "difference 20": differences(reported, "whole", sift, "nearest", 20),
         "difference 50": differences(reported, "whole", sift, "nearest", 50),
+        "kernels choose": differences(chosen, "whole", sift, "sift 0.1", 20),
+        "kernels 20": differences(reported, "whole", sift, "sift 0.1", 20),
+        "kernels 50": differences(reported, "whole", sift, "sift 0.1", 50),
+        "difference remainder": differences(reported, "remainder", sift, "nearest", 20),
+        "copied 20": by_domain(reported, "whole", ["nearest", "copied nearest", sift, f"copied {sift}"], 20),
         "context": context_table(reported, few, (1, 5, 10)),
         "remainder 20": by_domain(reported, "remainder", few, 20),
         "remainder guarded 20": by_domain(reported, "remainder", few, 20, guarded(20)),

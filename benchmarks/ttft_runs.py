@@ -37,6 +37,12 @@ class Picked:
 def picks(method: str, domain: Domain, query: npt.NDArray[np.float32], steps: int, seed: str) -> Picked:
     """The first `steps` picks of a method; "sift 0.1" is SIFT with λ = 0.1, "sift 0.1 rbf 1" with another kernel."""
     nearest = np.argsort(-(domain.vectors @ query), kind="stable")[:CANDIDATES]
+    if method.startswith(
+        "copied "
+    ):  # every passage stands in the index five times; for SIFT, search leaves one of each
+        nearest, method = nearest[: CANDIDATES // 5], method.removeprefix("copied ")
+        if method == "nearest":
+            return Picked(np.repeat(nearest, 5)[:steps].tolist(), [])
     pool = domain.vectors[nearest]
     if method.startswith("sift"):
         _, lambda_, *width = method.split()
@@ -46,8 +52,6 @@ def picks(method: str, domain: Domain, query: npt.NDArray[np.float32], steps: in
         return Picked(nearest[rows].tolist(), left.tolist())
     if method == "nearest":
         rows = nearest[:steps]
-    elif method == "copied":  # as if every passage stood in the index five times; that changes no pick of SIFT's
-        rows = np.repeat(nearest, 5)[:steps]
     elif method == "repeated":
         rows = np.repeat(nearest[:1], steps)
     elif method == "uncertainty":

@@ -78,6 +78,8 @@ def search_steps(
     context: Context, questions: Sequence[Question], request: Request, hook: Hook | None = None
 ) -> Steps[list[Hits]]:
     """Answer questions, each with its own `Hits`, in order; the engine is asked once for all."""
+    if hook is not None and not callable(hook):
+        raise InvalidInputError(f"hook: {type(hook).__name__} given, a function of the picks wanted")
     if not questions:
         return []
     clock = _Clock()

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-__all__ = ["CONTEXT", "TEXTS", "adapters", "byte_tokenizer", "described", "gpt2", "llama", "randomness", "save"]
+__all__ = ["CONTEXT", "EOS", "TEXTS", "adapters", "byte_tokenizer", "described", "gpt2", "llama", "randomness", "save"]
 
 CONTEXT = 128
 EOS = 256

@@ -82,7 +82,6 @@ class Adaptation(AbstractContextManager[Any]):
         self._progress = progress
         self._adapted: Any = None
         self._found: Snapshot | None = None
-        self._reserved: list[Any] = []
         self._used = False
 
     def __repr__(self) -> str:
@@ -92,9 +91,9 @@ class Adaptation(AbstractContextManager[Any]):
         """Train; the model that results, in the modes it was found in."""
         if self._used:
             raise AdaptationError("this adaptation was entered before; adapt again for another")
-        self._used = True
-        self._reserved = reserve(self._model)
         try:
+            reserve(self._model, self)
+            self._used = True
             with out_of_memory_told(self._where):
                 self._adapt()
         except BaseException:
@@ -111,11 +110,12 @@ class Adaptation(AbstractContextManager[Any]):
         """Write the trained LoRA in peft's own format, for a serving engine; inside the block only.
 
         Raises:
-            AdaptationError: there is none: outside of the block, rolled back, or method "full" on a plain model.
+            AdaptationError: there is none: outside of the block, rolled back, or method "full".
         """
-        if self.kept is False or not is_peft_model(self._adapted):
+        if self.kept is False or self._recipe.method != "lora" or not is_peft_model(self._adapted):
             raise AdaptationError(
-                "export: no trained adapter at hand; method='lora' wanted, inside of the `with` block, not rolled back"
+                f"export: no trained adapter at hand (method {self._recipe.method!r}, kept {self.kept}); method='lora' "
+                "wanted, inside of the `with` block, not rolled back"
             )
         self._adapted.save_pretrained(folder, save_embedding_layers=False)  # the vocabulary is as it was
 
@@ -149,6 +149,7 @@ class Adaptation(AbstractContextManager[Any]):
             if not self.kept:
                 self._adapted = model
                 self._found.restore()
+                refuse_merging(model)
 
     def _train(self, model: Any, trained: Sequence[Any]) -> None:
         recipe = self._recipe
@@ -164,6 +165,7 @@ class Adaptation(AbstractContextManager[Any]):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            torch.clear_autocast_cache()  # of an autocast around the block, which would keep casts of the old weights
             synchronize(device)
             seconds = time.perf_counter() - started
             del loss
@@ -212,7 +214,7 @@ class Adaptation(AbstractContextManager[Any]):
             raise
         finally:
             if done:
-                release(self._reserved)
+                release(self._model, self)
                 self._adapted = self._found = None
 
     def _where(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from sift_store.errors import InvalidInputError
 
-__all__ = ["Example", "Passage", "context_length", "encode", "token_ids"]
+__all__ = ["Example", "Passage", "bare_ids", "context_length", "encode", "token_ids"]
 
 Passage: TypeAlias = str | tuple[str, str]
 """A text, or a (prompt, answer) of which the answer alone counts in the loss."""
@@ -38,10 +38,10 @@ def encode(tokenizer: Any, passage: Passage, name: str, max_tokens: int | None, 
         InvalidInputError: no text, nothing to predict in it, or too long and no `max_tokens` to cut it at.
     """
     if isinstance(passage, str):
-        ids, masked = token_ids(tokenizer, passage), 0
+        ids, masked = list(tokenizer(passage, verbose=False)["input_ids"]), 0
     elif isinstance(passage, tuple) and len(passage) == 2 and all(isinstance(part, str) for part in passage):
         prompt = token_ids(tokenizer, passage[0])
-        ids = prompt + tokenizer(passage[1], add_special_tokens=False, verbose=False)["input_ids"]
+        ids = prompt + bare_ids(tokenizer, passage[1])
         masked = len(prompt)
     else:
         raise InvalidInputError(f"{name}: {type(passage).__name__} given, a text or a pair (prompt, answer) wanted")
@@ -62,8 +62,16 @@ def encode(tokenizer: Any, passage: Passage, name: str, max_tokens: int | None, 
 
 
 def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text."""
+    """Token ids of a text that something may follow: with what the tokenizer puts before it, nothing after it."""
     ids: list[int] = tokenizer(text, verbose=False)["input_ids"]
+    alone = tokenizer("a", verbose=False)["input_ids"]
+    ended = len(alone) > 1 and alone[-1] == tokenizer.eos_token_id
+    return ids[:-1] if ended else ids
+
+
+def bare_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text alone, without special tokens."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 

@@ -63,7 +63,7 @@ def _forget_quantization(model: Any) -> None:
     """The weights were expanded while loading; marked as quantized the model could not be saved."""
     model.hf_quantizer = None
     model.is_quantized = False
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)
 
 
 def _best_device() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sift_store.errors import InvalidInputError
-from sift_store_transformers.encoding import Example, context_length, token_ids
+from sift_store_transformers.encoding import Example, bare_ids, context_length, token_ids
 
 __all__ = ["completion", "evaluating", "example_loss", "loss_of", "text_nats"]
 
@@ -36,8 +36,7 @@ def text_nats(model: Any, tokenizer: Any, text: str, context: str) -> tuple[floa
     Raises:
         InvalidInputError: fewer than two tokens, or together longer than the model's context.
     """
-    before = token_ids(tokenizer, context) if context else []
-    ids = tokenizer(text, add_special_tokens=not context, verbose=False)["input_ids"]
+    before, ids = token_ids(tokenizer, context), bare_ids(tokenizer, text)
     room = context_length(model)
     if len(ids) < 2:
         raise InvalidInputError(f"text {text[:40]!r}: {len(ids)} tokens given, two or more wanted")
@@ -70,6 +69,9 @@ def completion(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int) -> 
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
             do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
+            return_dict_in_generate=False,
             pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
         )
     text: str = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sift_store.errors import AdaptationError
@@ -13,10 +14,10 @@ from sift_store.errors import AdaptationError
 __all__ = ["Snapshot", "release", "reserve"]
 
 _lock = threading.Lock()
-_reserved = WeakIdKeyDictionary()  # parameters under adaptation
+_reserved = WeakIdKeyDictionary()  # parameter under adaptation -> who has it
 
 
-def reserve(model: Any) -> list[Any]:
+def reserve(model: Any, owner: object) -> None:
     """Take a model's weights for one adaptation; to be given back with `release`.
 
     Raises:
@@ -29,15 +30,15 @@ def reserve(model: Any) -> list[Any]:
                 "this model is adapted already; one adaptation at a time wanted: leave the other `with` block first, "
                 "or load the model a second time"
             )
-        _reserved.update(dict.fromkeys(wanted, True))
-    return wanted
+        _reserved.update({parameter: id(owner) for parameter in wanted})
 
 
-def release(reserved: list[Any]) -> None:
-    """Give back what `reserve` took."""
+def release(model: Any, owner: object) -> None:
+    """Give back what `reserve` took for this owner."""
     with _lock:
-        for parameter in reserved:
-            _reserved.pop(parameter, None)
+        for parameter in model.parameters():
+            if _reserved.get(parameter) == id(owner):
+                del _reserved[parameter]
 
 
 class Snapshot:
@@ -57,11 +58,8 @@ class Snapshot:
     def restore_state(self) -> None:
         """Structure, modes, requires_grad and gradients as found; weights stay as they are now."""
         for held, (attributes, containers) in self._modules:
-            held.clear()
-            held.update(attributes)
-            for container, content in containers:
-                container.clear()
-                container.update(content)
+            for container, content in [(held, attributes), *containers]:
+                _set_back(container, content)
         for grad, data in self._grads:  # casting a model casts these in place
             grad.data = data
         for parameter, data, requires_grad, grad in self._parameters:
@@ -79,6 +77,21 @@ class Snapshot:
         for tensor, copy in self._tensors:
             tensor.copy_(copy)
         self.restore_state()
+        torch.clear_autocast_cache()  # an autocast around all of this keeps casts of the adapted weights
+
+
+def _set_back(held: Any, content: Any) -> None:
+    """Never empty, not for a moment: other threads may be using the model."""
+    if isinstance(held, set):
+        held &= content
+        held |= content
+        return
+    for name in held.keys() - content.keys():
+        del held[name]
+    held.update(content)
+    if list(held) != list(content):
+        for name in content:
+            held[name] = held.pop(name)
 
 
 def _holdings(module: Any) -> tuple[dict[str, Any], list[tuple[Any, Any]]]:

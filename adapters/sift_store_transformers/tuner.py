@@ -74,6 +74,8 @@ class TestTimeTuner:
         if method not in get_args(Method):
             raise InvalidInputError(f"method: {method!r} given, one of {', '.join(get_args(Method))} wanted")
         _check_causal(model)
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise InvalidInputError("model: some weights are offloaded (meta); all weights on devices wanted")
         rate = _LEARNING_RATES[method] if learning_rate is None else learning_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf:
             raise InvalidInputError(f"learning_rate: {rate!r} given, a number greater than 0 wanted")
@@ -106,7 +108,7 @@ class TestTimeTuner:
 
     def adapt(
         self,
-        passages: Hits | Picks | Sequence[Passage],
+        passages: Hits | Picks | Sequence[Hit] | Sequence[Passage],
         *,
         alpha: float | None = None,
         keep_if: str | Callable[[Any], float] | None = None,
@@ -115,10 +117,10 @@ class TestTimeTuner:
         """An adaptation to these passages; training begins when it is entered.
 
         Args:
-            passages: the answer of a search, what a hook gets, or texts and pairs (prompt, answer).
+            passages: the answer of a search or some of its hits, what a hook gets, or texts and pairs (prompt, answer).
             alpha: take only as many steps as the variance trace says they are worth (`steps_worth_taking`).
-            keep_if: a guard: a text, for instance the prompt, or a function from a model to a number. Unless its loss
-                fell, the weights go back at once and the block has the model as it was.
+            keep_if: a guard: a text, cut as passages are, such as the prompt, or a function from a model to a number.
+                Unless its loss fell, the weights go back at once and the block has the model as it was.
             progress: called with (done, all) after each step.
 
         Raises:
@@ -165,17 +167,19 @@ class TestTimeTuner:
 
     def _guard(self, keep_if: str | Callable[[Any], float] | None, room: int | None) -> Guard | None:
         if isinstance(keep_if, str):
-            return encode(self.tokenizer, keep_if, "keep_if", None, room)
+            return encode(self.tokenizer, keep_if, "keep_if", self.max_tokens, room)
         if keep_if is not None and not callable(keep_if):
             raise InvalidInputError(
                 f"keep_if: {type(keep_if).__name__} given, a text or a function from a model to a number wanted"
             )
         return keep_if
 
-    def _passages(self, passages: Picks | Sequence[Passage]) -> tuple[list[Passage], Sequence[float]]:
+    def _passages(self, passages: Picks | Sequence[Any]) -> tuple[list[Passage], Sequence[float]]:
         if isinstance(passages, Picks):
             made = self._example or (lambda hit: hit.text)
             return [made(hit) for hit in passages.hits], passages.variance
+        if isinstance(passages, Sequence) and passages and all(isinstance(hit, Hit) for hit in passages):
+            return self._passages(Picks((), tuple(passages), ()))
         if isinstance(passages, str) or not isinstance(passages, Sequence):
             raise InvalidInputError(
                 f"passages: {type(passages).__name__} given, hits of a search or a list of texts wanted"

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from sift_store.cli.opening import existing_store
 from sift_store.cli.render import bar, line, print_json
-from sift_store.errors import MissingExtraError
+from sift_store.errors import InvalidInputError, MissingExtraError
 from sift_store.hooks import Picks
 from sift_store.registry import TUNERS, find
 
@@ -56,6 +56,10 @@ def finetune(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Adapt a language model to one prompt on what SIFT picks for it; show the picks, the loss by step, the text."""
+    if export is not None and method != "lora":
+        raise InvalidInputError(f"--export: method {method!r} trains no adapter; add --method lora")
+    if write < 1:
+        raise InvalidInputError(f"--write: {write} given, 1 or more tokens wanted")
     entry = find(TUNERS, "transformers")
     if entry is None:
         raise MissingExtraError("no package that fine-tunes is installed; run: pip install 'sift-store[finetune]'")
@@ -70,7 +74,7 @@ def finetune(
             adaptation = tuner.adapt(hits, alpha=alpha, keep_if=prompt if guard else None, progress=progress)
             adapted.enter_context(adaptation)
         after = tuner.complete(prompt, write)
-        if export is not None:
+        if export is not None and adaptation.kept is not False:
             adaptation.export(export)
     picks = Picks.of(hits)
     if as_json:
@@ -113,7 +117,7 @@ def _shown(picks: Picks, adaptation: Any, before: str, after: str) -> Renderable
     summary = f"{len(adaptation.steps)} steps on {len(seen)} passages: {', '.join(notes)}"
     if adaptation.kept is not None:
         first, last = adaptation.guarded
-        done = "kept" if adaptation.kept else "rolled back: what follows is by the model as it was"
+        done = "kept" if adaptation.kept else "rolled back, nothing exported: what follows is by the model as it was"
         summary += f"; loss of the prompt {first:.3f}, then {last:.3f}, {done}"
     return Group(
         table,

@@ -130,7 +130,7 @@ def test_more_steps_than_passages_repeat_them(run: Run, tiny: Path) -> None:
         (("-k", "0"), "k"),
         (("--write", "1000"), "1000 more must fit"),
         (("--write", "0"), "0 given"),
-        (("--export", "out"), "export: no trained adapter at hand; method='lora' wanted"),
+        (("--export", "out"), "--export: method 'full' trains no adapter"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run: Run, tiny: Path, options: tuple[str, ...], complaint: str) -> None:
