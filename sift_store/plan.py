@@ -89,7 +89,7 @@ class Request:
         check_positive(lambda_=self.lambda_)
         if self.objective != "query" and (self.kernel is not None or self.lambda_ is not None):
             raise InvalidInputError(
-                f"kernel {self.kernel!r}, lambda_ {self.lambda_!r}: for objective='query' only; leave them out for 'pool'"
+                f"kernel {self.kernel!r}, lambda_ {self.lambda_!r}: only for objective='query'; leave out for 'pool'"
             )
         kernel_for(self.objective, self.kernel)
         if self.candidates is not None and not self.replace and self.candidates < (self.k or 1):
