@@ -84,10 +84,13 @@ def guarded(steps: int) -> Callable[[Run], float]:
 
 def title(method: str) -> str:
     """A method's name for people."""
-    if "sift" not in method:
-        return TITLES[method.removeprefix("copied ")]
-    _, lambda_, *kernel = method.removeprefix("copied ").split()
-    return f"SIFT, {' '.join(kernel) or 'linear'}, λ = {lambda_}"
+    name = method.removeprefix("copied ")
+    if name.startswith("sift"):
+        _, lambda_, *kernel = name.split()
+        named = f"SIFT, {' '.join(kernel) or 'linear'}, λ = {lambda_}"
+    else:
+        named = TITLES[name]
+    return named if name == method else f"{named}, five copies of each"
 
 
 def by_domain(
