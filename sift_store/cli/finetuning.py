@@ -78,21 +78,20 @@ def finetune(
             adaptation.export(export)
     picks = Picks.of(hits)
     if as_json:
-        print_json(
-            {
-                "prompt": prompt,
-                "picks": [{"id": str(hit.id), "score": hit.score, "text": hit.text} for hit in picks.hits],
-                "variance": list(picks.variance),
-                "steps": [asdict(step) for step in adaptation.steps],
-                "kept": adaptation.kept,
-                "guarded": adaptation.guarded,
-                "seconds": adaptation.seconds,
-                "before": before,
-                "after": after,
-            }
-        )
+        print_json({"prompt": prompt, **_plain(picks, adaptation), "before": before, "after": after})
     else:
         out.print(_shown(picks, adaptation, before, after))
+
+
+def _plain(picks: Picks, adaptation: Any) -> dict[str, Any]:
+    return {
+        "picks": [{"id": str(hit.id), "score": hit.score, "text": hit.text} for hit in picks.hits],
+        "variance": list(picks.variance),
+        "steps": [asdict(step) for step in adaptation.steps],
+        "kept": adaptation.kept,
+        "guarded": adaptation.guarded,
+        "seconds": adaptation.seconds,
+    }
 
 
 def _shown(picks: Picks, adaptation: Any, before: str, after: str) -> RenderableType:
