@@ -35,6 +35,9 @@ def load_causal_lm(
         with needs_extra("finetune"):
             import accelerate as _accelerate  # noqa: F401
             import gguf as _gguf  # noqa: F401
+    folder = Path(name)
+    if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) > 2):  # too deep for a name on the hub
+        raise NotFoundError(f"model {name!r}: no such folder; 'smollm2', a folder with a model, or a hub name wanted")
     try:
         loaded = AutoModelForCausalLM.from_pretrained(name, dtype=_DTYPES[dtype], **source)
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
