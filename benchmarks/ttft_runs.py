@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from common import RESULTS
 from sift_store_transformers import TestTimeTuner
-from ttft_data import TOKENS, Domain, Piece
+from ttft_data import Domain, Piece
 
 from sift_store import remaining_variance, select
 from sift_store.kernels import similarity_spread
@@ -37,9 +36,7 @@ class Picked:
 def picks(method: str, domain: Domain, query: npt.NDArray[np.float32], steps: int, seed: str) -> Picked:
     """The first `steps` picks of a method; "sift 0.1" is SIFT with λ = 0.1, "sift 0.1 rbf 1" with another kernel."""
     nearest = np.argsort(-(domain.vectors @ query), kind="stable")[:CANDIDATES]
-    if method.startswith(
-        "copied "
-    ):  # every passage stands in the index five times; for SIFT, search leaves one of each
+    if method.startswith("copied "):  # as if each passage were in the index five times; for SIFT, search leaves one
         nearest, method = nearest[: CANDIDATES // 5], method.removeprefix("copied ")
         if method == "nearest":
             return Picked(np.repeat(nearest, 5)[:steps].tolist(), [])
@@ -104,7 +101,6 @@ class Watched:
             "bits": bits,
             "guarded": guarded,
             "seconds": {look: float(spent[look - 1]) for look in bits},
-            "first_loss": adaptation.steps[0].loss,
         }
 
 
@@ -169,12 +165,9 @@ class Experiment:
         looks = [look for look in LOOKS if look <= steps]
         base = self.tuner.bits_per_byte(rest, prefix)
         guard = self.tuner.loss(prefix) if prefix else math.nan
-        similarity = float((domain.vectors @ query).max())
         ran: dict[tuple[int, ...], Any] = {}
         for method in wanted:
-            started = time.perf_counter()
             chosen = picks(method, domain, query, steps, f"{domain.name} {piece.id}")
-            selecting = time.perf_counter() - started
             rows = tuple(chosen.rows)
             if rows not in ran:
                 ran[rows] = self.watched.run([domain.passages[row] for row in rows], looks, rest, prefix, prefix)
@@ -188,18 +181,15 @@ class Experiment:
                     "steps": steps,
                     "base": base,
                     "base_guard": guard,
-                    "similarity": similarity,
                     "distinct": {n: len(set(rows[:n])) for n in looks},
                     "left": chosen.left,
                     "rows": list(rows),
-                    "selecting": selecting,
                     **ran[rows],
                 }
             )
 
     def in_context(self, domain: Domain, piece: Piece, methods: Sequence[str], numbers: Sequence[int]) -> None:
         """The same picks before the piece instead of trained on, in the order picked, each once."""
-        room = 8192 - TOKENS - 8
         for method in methods:
             if self.book.has(protocol="context", domain=domain.name, piece=piece.id, method=method, steps=max(numbers)):
                 continue
@@ -207,7 +197,7 @@ class Experiment:
             rows = picks(method, domain, query, max(numbers), f"{domain.name} {piece.id}").rows
             bits = {}
             for number in numbers:
-                texts = [domain.passages[row] for row in dict.fromkeys(rows[:number])][: room // TOKENS]
+                texts = [domain.passages[row] for row in dict.fromkeys(rows[:number])]
                 bits[number] = self.tuner.bits_per_byte(piece.text, "\n\n".join(texts) + "\n\n")
             base = self.tuner.bits_per_byte(piece.text)
             self.book.write(

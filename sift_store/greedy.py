@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sift_store.posterior import Posterior
 
-__all__ = ["Stopped", "Stopping", "greedy", "ranks"]
+__all__ = ["Stopped", "Stopping", "greedy", "no_longer_worth_it", "ranks"]
 
 Stopped = Literal["k", "alpha", "variance", "budget", "exhausted"]
 Float64: TypeAlias = npt.NDArray[np.float64]
@@ -36,9 +36,14 @@ class Stopping:
         """The rule that holds after so many picks that leave so much variance, or None."""
         if self.target_variance is not None and variance <= self.target_variance:
             return "variance"
-        if self.alpha is not None and np.sqrt(variance) > 1 / (self.alpha * picks):
+        if self.alpha is not None and no_longer_worth_it(self.alpha, picks, variance):
             return "alpha"
         return None
+
+
+def no_longer_worth_it(alpha: float, picks: int, variance: float) -> bool:
+    """The paper's compute rule, σ_n > 1/(α n), after n picks that leave so much variance."""
+    return math.sqrt(variance) > 1 / (alpha * picks)
 
 
 def greedy(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 from sift_store.errors import InvalidInputError
+from sift_store.greedy import no_longer_worth_it
 from sift_store.results import Hit, Hits
 
 __all__ = ["Hook", "Picks", "steps_worth_taking"]
@@ -62,6 +63,6 @@ def steps_worth_taking(variance: Sequence[float], alpha: float) -> int:
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < math.inf:
         raise InvalidInputError(f"alpha: {alpha!r} given, a number greater than 0 wanted")
     for steps, left in enumerate(variance, start=1):
-        if math.sqrt(left) > 1 / (alpha * steps):
+        if no_longer_worth_it(alpha, steps, left):
             return steps
     return len(variance)

@@ -205,9 +205,8 @@ def _embed(context: Context, question: Question, dimension: int | None) -> Steps
         return np.atleast_2d(np.asarray(question.vector))
     if context.embedding is None:
         raise EmbedderError("a text was asked but the store has no embedder; open it with embedder=…, or give vector=…")
-    texts = [cast(str, question.text)] if question.texts is None else question.texts
     rows = []
-    for text in texts:
+    for text in question.asked:
         rows.append((yield partial(context.embedding.query, text)))
     vectors = np.stack(rows)
     unit_rows(vectors, "query vectors", dimension)
@@ -219,7 +218,7 @@ def _embed_sparse(context: Context, question: Question, count: int) -> Steps[lis
     if context.sparse is None or question.vector is not None:
         return [None] * count
     vectors: list[SparseVector | None] = []
-    for text in [cast(str, question.text)] if question.texts is None else question.texts:
+    for text in question.asked:
         vectors.append((yield partial(context.sparse.query, text)))
     return vectors
 
