@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,8 @@ from sift_store.plan import Method
 from sift_store.records import Id, Payload, Record
 from sift_store.results import Explanation, Hits
 from sift_store.searching import Question, compare_steps, search_steps
-from sift_store.shell import COMPARED, Opening, Shell, embedding_for, open_steps
+from sift_store.shell import COMPARED, Opening, Shell, embedding_for, native_opener, open_steps
+from sift_store.store import SiftStore
 from sift_store.writing import (
     add_steps,
     count_steps,
@@ -50,9 +52,15 @@ class AsyncSiftStore(Shell):
     """
 
     def __init__(
-        self, context: Context, name: str, *, owner: bool = True, worker: ThreadPoolExecutor | None = None
+        self,
+        context: Context,
+        name: str,
+        *,
+        owner: bool = True,
+        opening: Opening | None = None,
+        worker: ThreadPoolExecutor | None = None,
     ) -> None:
-        super().__init__(context, name, owner=owner)
+        super().__init__(dataclasses.replace(context, awaits=True), name, owner=owner, opening=opening)
         self._worker = worker or _new_worker()
 
     @classmethod
@@ -88,7 +96,17 @@ class AsyncSiftStore(Shell):
         except BaseException:
             worker.shutdown(wait=False)
             raise
-        return cls(context, name, worker=worker)
+        return cls(context, name, opening=opening, worker=worker)
+
+    @classmethod
+    async def _twin_of(cls, store: SiftStore) -> Self:
+        """The same collection, embedder and scope: by an asynchronous client of its own, or else over what is open."""
+        opening, context = store._opening, store._context
+        if opening is None or native_opener(opening) is None:
+            return cls(context, store._name, owner=False, opening=opening)
+        twin = await cls._opened(dataclasses.replace(opening, embedder=context.embedding))
+        twin._context = dataclasses.replace(twin._context, scope=context.scope, stamps=context.stamps)
+        return twin
 
     async def add(
         self,
@@ -135,9 +153,9 @@ class AsyncSiftStore(Shell):
         questions, request = self._ask(Question(query), k, where, **options)
         return Explanation(query, (await self._run(search_steps(self._context, questions, request)))[0])
 
-    async def get(self, ids: Sequence[Id]) -> list[Record | None]:
+    async def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:
         """As `SiftStore.get`."""
-        return await self._run(get_steps(self._context, ids))
+        return await self._run(get_steps(self._context, ids, vectors))
 
     async def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:
         """As `SiftStore.update_payload`."""
@@ -157,7 +175,8 @@ class AsyncSiftStore(Shell):
 
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """As `SiftStore.scoped`; not awaited."""
-        return type(self)(self._scoped_context(equalities), self._name, owner=False, worker=self._worker)
+        context = self._scoped_context(equalities)
+        return type(self)(context, self._name, owner=False, opening=self._opening, worker=self._worker)
 
     async def statistics(self) -> Statistics:
         """As `SiftStore.statistics`."""
@@ -185,6 +204,10 @@ class AsyncSiftStore(Shell):
             close = self._context.adapter.close
             await (close() if inspect.iscoroutinefunction(close) else asyncio.to_thread(close))
             self._worker.shutdown(wait=False)
+
+    def _lent(self) -> Self:
+        """The same store, for somebody who must not close it."""
+        return type(self)(self._context, self._name, owner=False, opening=self._opening, worker=self._worker)
 
     async def __aenter__(self) -> Self:
         return self

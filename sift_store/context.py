@@ -38,6 +38,7 @@ class Context:
     Attributes:
         scope: ANDed to every filter. stamps: put on every add. deadline: of the search under way.
         sparse: gives the sparse vectors of questions, for hybrid search.
+        awaits: coroutine functions are awaited, so that an embedder's own can be used.
     """
 
     adapter: Adapter
@@ -46,6 +47,7 @@ class Context:
     stamps: dict[str, Any]
     deadline: Deadline | None = None
     sparse: SparseEmbedding | None = None
+    awaits: bool = False
 
     @property
     def embedding(self) -> Embedding | None:

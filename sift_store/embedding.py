@@ -9,7 +9,9 @@ from __future__ import annotations
 import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import numpy as np
@@ -44,7 +46,8 @@ class Embedder(Protocol):
     """What an embedder offers.
 
     Optional beside it: `name`, `query_prefix`, `passage_prefix` and `dimension` (kept with the store and checked at
-    open), `max_tokens` and `count_tokens(texts) -> list[int]` (for chunking and token budgets).
+    open), `max_tokens` and `count_tokens(texts) -> list[int]` (for chunking and token budgets), and the coroutine
+    functions `aembed_documents` and `aembed_query`, which an `AsyncSiftStore` awaits instead of using a thread.
     """
 
     def embed_documents(self, texts: list[str]) -> Any:
@@ -61,14 +64,18 @@ class Embedding:
     """An embedder as the store uses it: checks, batches, progress, a small cache of queries.
 
     Attributes:
-        identity: what the store keeps of it. dimension: of its vectors; None if only its vectors tell.
+        identity: what the store keeps of it. dimension: of its vectors; None if only its vectors tell. source: what was
+            given.
     """
 
     def __init__(self, embedder: Embedder | Callable[[list[str]], Any]) -> None:
         if isinstance(embedder, Embedder):
             self._documents: Callable[[list[str]], Any] = embedder.embed_documents
             self._query: Callable[[str], Any] = embedder.embed_query
+            self._adocuments = getattr(embedder, "aembed_documents", None)
+            self._aquery = getattr(embedder, "aembed_query", None)
         else:
+            self._adocuments = self._aquery = None
             self._documents = embedder
             self._query = lambda text: embedder([text])
         self.identity = EmbedderIdentity(
@@ -77,7 +84,7 @@ class Embedding:
             passage_prefix=getattr(embedder, "passage_prefix", ""),
         )
         self.dimension: int | None = getattr(embedder, "dimension", None)
-        self._source = embedder
+        self.source = embedder
         self._count_tokens: Callable[[list[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
         self._cache: OrderedDict[str, npt.NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -85,7 +92,7 @@ class Embedding:
     @property
     def max_tokens(self) -> int | None:
         """Tokens of a passage that it reads; None if unknown."""
-        return getattr(self._source, "max_tokens", None)
+        return getattr(self.source, "max_tokens", None)
 
     def documents(self, texts: Sequence[str], progress: Progress | None = None) -> npt.NDArray[np.float32]:
         """Vectors of passages, (n, d), in batches of 256; `progress(done, all)` after each.
@@ -95,21 +102,59 @@ class Embedding:
             VectorError: it gave NaN, infinite or zero vectors.
         """
         rows = []
-        for start in range(0, len(texts), _BATCH):
-            batch = list(texts[start : start + _BATCH])
-            given = self._checked(lambda batch=batch: self._documents(batch), len(batch))  # type: ignore[misc]
-            rows.append(unit_rows(given, "vectors").astype(np.float32, copy=False))
+        for batch, done in _batches(texts):
+            with self._failures():
+                given = self._documents(batch)
+            rows.append(self._passages(given, len(batch)))
             if progress:
-                progress(start + len(batch), len(texts))
+                progress(done, len(texts))
         return np.concatenate(rows)
+
+    async def _documents_awaited(self, texts: Sequence[str], progress: Progress | None) -> npt.NDArray[np.float32]:
+        rows = []
+        for batch, done in _batches(texts):
+            with self._failures():
+                given = await self._adocuments(batch)  # type: ignore[misc]  # asked for where there is one
+            rows.append(self._passages(given, len(batch)))
+            if progress:
+                progress(done, len(texts))
+        return np.concatenate(rows)
+
+    def documents_call(self, texts: Sequence[str], progress: Progress | None, awaits: bool) -> Callable[[], Any]:
+        """What to call for the vectors of passages; a coroutine function where `awaits` and the embedder has one."""
+        if awaits and self._adocuments is not None:
+            return partial(self._documents_awaited, texts, progress)
+        return partial(self.documents, texts, progress)
 
     def query(self, text: str) -> npt.NDArray[Any]:
         """Vector of a query, (d,), as long as the embedder gave it. The last 256 are kept."""
+        kept = self._kept(text)
+        if kept is not None:
+            return kept
+        with self._failures():
+            given = self._query(text)
+        return self._keep(text, given)
+
+    async def _query_awaited(self, text: str) -> npt.NDArray[Any]:
+        kept = self._kept(text)
+        if kept is not None:
+            return kept
+        with self._failures():
+            given = await self._aquery(text)  # type: ignore[misc]  # asked for where there is one
+        return self._keep(text, given)
+
+    def query_call(self, text: str, awaits: bool) -> Callable[[], Any]:
+        """What to call for the vector of a query; a coroutine function where `awaits` and the embedder has one."""
+        return partial(self._query_awaited if awaits and self._aquery is not None else self.query, text)
+
+    def _kept(self, text: str) -> npt.NDArray[Any] | None:
         with self._lock:
             if text in self._cache:
                 self._cache.move_to_end(text)
-                return self._cache[text]
-        vector: npt.NDArray[Any] = self._checked(lambda: self._query(text), 1)[0].copy()
+            return self._cache.get(text)
+
+    def _keep(self, text: str, given: Any) -> npt.NDArray[Any]:
+        vector: npt.NDArray[Any] = self._checked(given, 1)[0].copy()
         vector.flags.writeable = False
         with self._lock:
             self._cache[text] = vector
@@ -123,19 +168,35 @@ class Embedding:
             return estimated_tokens(texts)
         return [max(count, 1) for count in self._count_tokens(list(texts))]
 
-    def _checked(self, call: Callable[[], Any], wanted: int) -> npt.NDArray[Any]:
-        name = self.identity.name or "the embedder"
+    @property
+    def _name(self) -> str:
+        return self.identity.name or "the embedder"
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
         try:
-            vectors = call()
+            yield
         except SiftStoreError:
             raise
         except Exception as exc:
-            raise EmbedderError(f"{name} failed: {type(exc).__name__}: {exc}") from exc
-        unit_rows(vectors, f"vectors of {name}")  # its checks
-        rows = np.atleast_2d(np.asarray(vectors))
+            raise EmbedderError(f"{self._name} failed: {type(exc).__name__}: {exc}") from exc
+
+    def _passages(self, given: Any, wanted: int) -> npt.NDArray[np.float32]:
+        return unit_rows(self._checked(given, wanted), "vectors").astype(np.float32, copy=False)
+
+    def _checked(self, given: Any, wanted: int) -> npt.NDArray[Any]:
+        unit_rows(given, f"vectors of {self._name}")  # its checks
+        rows = np.atleast_2d(np.asarray(given))
         if len(rows) != wanted:
-            raise EmbedderError(f"{name} gave {len(rows)} vectors for {wanted} texts; one a text wanted")
+            raise EmbedderError(f"{self._name} gave {len(rows)} vectors for {wanted} texts; one a text wanted")
         return rows
+
+
+def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], int]]:
+    """Batches, and how many texts there are up to the end of each."""
+    for start in range(0, len(texts), _BATCH):
+        batch = list(texts[start : start + _BATCH])
+        yield batch, start + len(batch)
 
 
 SparseEmbedder: TypeAlias = "Callable[[str], Any] | Any"

@@ -276,17 +276,17 @@ def _moment(value: date) -> datetime:
 # --- the meaning, in Python: what `memory` runs and every other adapter is tested against -----------------------------
 
 
-def matches(where: Filter | None, payload: Mapping[str, Any]) -> bool:
-    """Whether a payload satisfies a filter. A `Native` filter must be a predicate on the payload here."""
+def matches(where: Filter | None, payload: Mapping[str, Any], native: Callable[[Any], bool] | None = None) -> bool:
+    """Whether a payload satisfies a filter. `native` decides on `Native` parts; without it they are predicates."""
     match where:
         case None:
             return True
         case And(parts):
-            return all(matches(part, payload) for part in parts)
+            return all(matches(part, payload, native) for part in parts)
         case Or(parts):
-            return any(matches(part, payload) for part in parts)
+            return any(matches(part, payload, native) for part in parts)
         case Not(part):
-            return not matches(part, payload)
+            return not matches(part, payload, native)
         case Exists(key):
             return lookup(payload, key) not in (None, [], ())
         case Equals(key, value):
@@ -297,6 +297,8 @@ def matches(where: Filter | None, payload: Mapping[str, Any]) -> bool:
             bounds = where
             return _any(payload, where.key, lambda held: _within(held, bounds))
         case Native(value):
+            if native is not None:
+                return native(value)
             if not callable(value):
                 raise FilterError(f"{type(value).__name__} given as a filter; a mapping or a predicate wanted")
             return bool(value(payload))

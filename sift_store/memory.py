@@ -30,12 +30,12 @@ from sift_store.adapter import (
     outside,
 )
 from sift_store.deadline import Deadline
-from sift_store.errors import StorageError, StoreClosedError
+from sift_store.errors import InvalidInputError, StorageError, StoreClosedError
 from sift_store.filters import Filter, matches
-from sift_store.location import Location
+from sift_store.location import Location, check_options
 from sift_store.records import Id, Payload, Record
 
-__all__ = ["MemoryAdapter", "drop_collection", "list_collections", "open_store"]
+__all__ = ["MemoryAdapter", "attach_store", "copied", "drop_collection", "list_collections", "open_store"]
 
 
 class MemoryAdapter:
@@ -100,7 +100,7 @@ class MemoryAdapter:
         matrix = self._vectors()
         rows = np.arange(len(records))
         if query.where is not None:
-            rows = rows[[matches(query.where, record.payload) for record in records]]
+            rows = rows[[self.holds(query.where, record) for record in records]]
         scores = matrix[rows] @ query.vector if len(rows) else np.empty(0, np.float32)
         best = np.argsort(-scores, kind="stable")[: query.limit]
         vectors = matrix[rows[best]] if query.with_vectors else None
@@ -123,7 +123,7 @@ class MemoryAdapter:
 
     def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:  # noqa: D102
         found = [self._open().get(id_) for id_ in ids]
-        return [record and _copied(record, vectors) for record in found]
+        return [record and copied(record, vectors) for record in found]
 
     def update_payload(self, ids: Sequence[Id], payload: Payload, *, within: Filter | None = None) -> None:  # noqa: D102
         with self._lock:
@@ -147,7 +147,11 @@ class MemoryAdapter:
 
     def count(self, where: Filter | None) -> int:  # noqa: D102
         with self._lock:
-            return sum(matches(where, record.payload) for record in self._open().values())
+            return sum(self.holds(where, record) for record in self._open().values())
+
+    def holds(self, where: Filter | None, record: Record) -> bool:
+        """Whether a record satisfies a filter."""
+        return matches(where, record.payload)
 
     def scan(  # noqa: D102
         self, after: Key | None, limit: int, *, vectors: bool = False
@@ -219,7 +223,7 @@ class _MemoryReplacement:
         self._target.end_replacement()
 
 
-def _copied(record: Record, vectors: bool) -> Record:
+def copied(record: Record, vectors: bool) -> Record:
     """What leaves is the caller's own: changing it changes nothing here."""
     payload = copy.deepcopy(dict(record.payload))
     return with_changes(record, payload=payload, vector=record.vector if vectors else None)
@@ -229,6 +233,16 @@ def open_store(location: Location, *, indexed: Mapping[str, str], client: object
     """A new, empty store; every call gives another one."""
     no_client(location, client)
     return MemoryAdapter(indexed)
+
+
+def attach_store(location: Location, *, client: object = None) -> Adapter:
+    """Attach vectors that another program keeps in this process; `client` is a `sift_store.mapped.Source`."""
+    from sift_store.mapped import MappedAdapter, Source  # stands on this module
+
+    check_options(location, frozenset(), "a URL without it")
+    if not isinstance(client, Source):
+        raise InvalidInputError(f"client: {type(client).__name__} given, an object with entries and texts wanted")
+    return MappedAdapter(client)
 
 
 def list_collections(location: Location) -> list[str]:

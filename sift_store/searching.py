@@ -207,7 +207,7 @@ def _embed(context: Context, question: Question, dimension: int | None) -> Steps
         raise EmbedderError("a text was asked but the store has no embedder; open it with embedder=…, or give vector=…")
     rows = []
     for text in question.asked:
-        rows.append((yield partial(context.embedding.query, text)))
+        rows.append((yield context.embedding.query_call(text, context.awaits)))
     vectors = np.stack(rows)
     unit_rows(vectors, "query vectors", dimension)
     return vectors

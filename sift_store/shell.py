@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ from sift_store.records import canonical, check_payload, listed
 from sift_store.registry import store_module
 from sift_store.searching import Question
 
-__all__ = ["COMPARED", "Opening", "Shell", "embedding_for", "open_steps"]
+__all__ = ["COMPARED", "Opening", "Shell", "embedding_for", "native_opener", "open_steps"]
 
 # What `compare` sets side by side.
 COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
@@ -41,10 +41,11 @@ COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
 class Shell:
     """One open collection, perhaps seen through a scope."""
 
-    def __init__(self, context: Context, name: str, *, owner: bool = True) -> None:
+    def __init__(self, context: Context, name: str, *, owner: bool = True, opening: Opening | None = None) -> None:
         self._context = context
         self._name = name
         self._owner = owner
+        self._opening = opening
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name!r})"
@@ -106,12 +107,17 @@ class Shell:
 class Opening:
     """What `open` and `attach` were given. `indexed` is None for attach."""
 
-    location: str | os.PathLike[str]
+    location: str | os.PathLike[str] = field(repr=False)
     embedder: EmbedderLike | None
     indexed: Mapping[str, str] | None
     client: Any
     attach: bool = False
     sparse_embedder: SparseEmbedder | None = None
+
+    @property
+    def verb(self) -> str:
+        """What was called."""
+        return "attach" if self.attach else "open"
 
 
 def open_steps(opening: Opening, *, native_async: bool) -> Steps[tuple[Context, str]]:
@@ -148,16 +154,20 @@ def _check_hybrid(adapter: Adapter, sparse: SparseEmbedding | None) -> None:
 
 
 def _opener(where: Location, opening: Opening, fields: dict[str, str], native_async: bool) -> Callable[[], Any]:
-    module = store_module(where)
-    verb = "attach" if opening.attach else "open"
-    open_ = getattr(module, f"{verb}_store", None)
+    open_ = getattr(store_module(where), f"{opening.verb}_store", None)
     if open_ is None:
         raise LocationError(f"{where.scheme!r} cannot be attached; open it with SiftStore.open")
     if native_async:
-        takes = getattr(module, "takes_async", lambda client: client is None)
-        open_ = getattr(module, f"{verb}_async_store", open_) if takes(opening.client) else open_
+        open_ = native_opener(opening) or open_
     given = {} if opening.attach else {"indexed": fields}
     return partial(open_, where, client=opening.client, **given)
+
+
+def native_opener(opening: Opening) -> Callable[..., Any] | None:
+    """The coroutine function that opens an adapter of coroutine functions there; None if there is none."""
+    module = store_module(parse_location(opening.location))
+    takes = getattr(module, "takes_async", lambda client: client is None)
+    return getattr(module, f"{opening.verb}_async_store", None) if takes(opening.client) else None
 
 
 def _checked_fields(indexed: Mapping[str, str] | None) -> dict[str, str]:

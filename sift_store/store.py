@@ -104,7 +104,7 @@ class SiftStore(Shell):
             EmbedderError: the store was built with another embedder.
             MissingExtraError: an optional package is not installed.
         """
-        return cls(*run(open_steps(Opening(location, embedder, indexed, client), native_async=False)))
+        return cls._opened(Opening(location, embedder, indexed, client))
 
     @classmethod
     def attach(
@@ -129,7 +129,11 @@ class SiftStore(Shell):
             EmbedderError: the embedder gives another dimension.
         """
         opening = Opening(location, embedder, None, client, attach=True, sparse_embedder=sparse_embedder)
-        return cls(*run(open_steps(opening, native_async=False)))
+        return cls._opened(opening)
+
+    @classmethod
+    def _opened(cls, opening: Opening) -> Self:
+        return cls(*run(open_steps(opening, native_async=False)), opening=opening)
 
     def add(
         self,
@@ -243,9 +247,9 @@ class SiftStore(Shell):
         questions, request = self._ask(Question(query), k, where, **options)
         return Explanation(query, self._run(search_steps(self._context, questions, request))[0])
 
-    def get(self, ids: Sequence[Id]) -> list[Record | None]:
-        """Records by id, in order; None where there is none."""
-        return self._run(get_steps(self._context, ids))
+    def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:
+        """Records by id, in order; None where there is none. With `vectors`, each with its unit vector."""
+        return self._run(get_steps(self._context, ids, vectors))
 
     def update_payload(self, ids: Sequence[Id], payload: Payload) -> None:
         """Merge top-level keys into the payloads of existing records; texts and vectors stay.
@@ -283,7 +287,7 @@ class SiftStore(Shell):
 
         The equalities are stamped on what is added and filter everything else. Closing it leaves this store open.
         """
-        return type(self)(self._scoped_context(equalities), self._name, owner=False)
+        return type(self)(self._scoped_context(equalities), self._name, owner=False, opening=self._opening)
 
     def statistics(self) -> Statistics:
         """What is in the store: how many passages, of what dimension and metric, indexed by what, which embedder."""
@@ -308,6 +312,10 @@ class SiftStore(Shell):
         """Release the store; a second call does nothing."""
         if self._owner:
             self._context.adapter.close()
+
+    def _lent(self) -> Self:
+        """The same store, for somebody who must not close it."""
+        return type(self)(self._context, self._name, owner=False, opening=self._opening)
 
     def __enter__(self) -> Self:
         return self

@@ -126,7 +126,7 @@ def _add_chunk(
         if not places:
             return
         texts = [records[place].text for place in places]
-        made: npt.NDArray[np.float32] = yield partial(cast(Embedding, embedding).documents, texts, progress)
+        made: npt.NDArray[np.float32] = yield cast(Embedding, embedding).documents_call(texts, progress, context.awaits)
     else:
         made = rows[places]
     identity = embedding.identity if embedding else EmbedderIdentity()
@@ -188,12 +188,12 @@ def _given_rows(vectors: npt.ArrayLike, count: int, dimension: int | None) -> np
     return rows.astype(np.float32, copy=False)
 
 
-def get_steps(context: Context, ids: Sequence[Id]) -> Steps[list[Record | None]]:
+def get_steps(context: Context, ids: Sequence[Id], vectors: bool = False) -> Steps[list[Record | None]]:
     """Records by id, None for those that are missing or out of scope."""
     wanted = check_ids(ids)
     if not (yield from _has_content(context)):
         return [None] * len(wanted)
-    found: list[Record | None] = yield partial(context.adapter.get, wanted)
+    found: list[Record | None] = yield partial(context.adapter.get, wanted, vectors=vectors)
     return [record if record is not None and matches(context.scope, record.payload) else None for record in found]
 
 
@@ -295,7 +295,7 @@ def _embed_anew(
     while True:
         page, after = yield partial(context.adapter.scan, after, _CHUNK)
         texts = [record.text for record in page] or ["dimension"]  # an empty collection has a dimension, too
-        vectors: npt.NDArray[np.float32] = yield partial(embedding.documents, texts)
+        vectors: npt.NDArray[np.float32] = yield embedding.documents_call(texts, None, context.awaits)
         batch = [Record(r.id, r.text, r.payload, v) for r, v in zip(page, vectors, strict=False)]
         yield partial(replacement.write, batch, vectors.shape[1])
         done += len(page)

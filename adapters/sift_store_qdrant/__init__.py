@@ -19,13 +19,13 @@ from sift_store.location import Location, check_options
 from sift_store.registry import needs_extra
 
 with needs_extra("qdrant"):
-    import qdrant_client as _qdrant_client  # noqa: F401  # first what a pip line mends
     import tenacity as _tenacity  # noqa: F401
+    from qdrant_client import QdrantClient  # first what a pip line mends
 
 from sift_store_qdrant.adapter import AsyncQdrantAdapter, QdrantAdapter
 from sift_store_qdrant.attached import attach
 from sift_store_qdrant.catalog import check_name, collection_names, drop
-from sift_store_qdrant.connecting import Server, access_to, is_async_client
+from sift_store_qdrant.connecting import Server, access_to, is_local
 from sift_store_qdrant.failures import client_errors
 from sift_store_qdrant.own import OwnCollection
 from sift_store_qdrant.session import AsyncSession, Session
@@ -45,7 +45,10 @@ _ATTACHED = _OWN | {"fusion", "id", "metadata", "sparse", "text", "vector"}
 
 
 def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> Adapter:
-    """Open a collection of our own, existing or not; `client` is a `QdrantClient` of a server."""
+    """Open a collection of our own, existing or not.
+
+    `client` is a `QdrantClient` of a server, or an `AsyncQdrantClient`, in whose place one of this kind is made.
+    """
     _check(location, _OWN, "SiftStore.attach")
     with _connected(location, client) as (session, server):
         session.read("connecting", lambda: server.look(own=True))
@@ -55,7 +58,7 @@ def open_store(location: Location, *, indexed: Mapping[str, str], client: Any = 
 
 
 async def open_async_store(location: Location, *, indexed: Mapping[str, str], client: Any = None) -> AsyncQdrantAdapter:
-    """The same; `client` is an `AsyncQdrantClient`."""
+    """The same with an `AsyncQdrantClient`."""
     _check(location, _OWN, "AsyncSiftStore.attach")
     async with _connected_async(location, client) as (session, server):
         await session.read("connecting", lambda: server.look(own=True))
@@ -65,25 +68,25 @@ async def open_async_store(location: Location, *, indexed: Mapping[str, str], cl
 
 
 def attach_store(location: Location, *, client: Any = None) -> Adapter:
-    """Attach any collection, or an alias of one."""
+    """Attach any collection, or an alias of one; here `client` may be in local mode, too."""
     _check(location, _ATTACHED, "SiftStore.open")
-    with _connected(location, client) as (session, server):
+    with _connected(location, client, local=True) as (session, server):
         return QdrantAdapter(session, session.read("attaching", lambda: attach(server, location.options)))
 
 
 async def attach_async_store(location: Location, *, client: Any = None) -> AsyncQdrantAdapter:
-    """The same; `client` is an `AsyncQdrantClient`."""
+    """The same with an `AsyncQdrantClient`."""
     _check(location, _ATTACHED, "AsyncSiftStore.open")
-    async with _connected_async(location, client) as (session, server):
+    async with _connected_async(location, client, local=True) as (session, server):
         return AsyncQdrantAdapter(session, await session.read("attaching", lambda: attach(server, location.options)))
 
 
 @contextmanager
-def _connected(location: Location, client: Any) -> Iterator[tuple[Session, Server]]:
+def _connected(location: Location, client: Any, *, local: bool = False) -> Iterator[tuple[Session, Server]]:
     """A session and what its server is; closed if what follows fails."""
     with client_errors("connecting"):
-        access = access_to(location, client, asynchronous=False)
-        session = Session(access.sync_client(), access.wire, ours=client is None)
+        access = access_to(location, client, asynchronous=False, local=local)
+        session = Session(access.sync_client(), access.wire, ours=access.ours)
     try:
         yield session, Server(access.wire.name, access.note)
     except BaseException:
@@ -92,10 +95,12 @@ def _connected(location: Location, client: Any) -> Iterator[tuple[Session, Serve
 
 
 @asynccontextmanager
-async def _connected_async(location: Location, client: Any) -> AsyncIterator[tuple[AsyncSession, Server]]:
+async def _connected_async(
+    location: Location, client: Any, *, local: bool = False
+) -> AsyncIterator[tuple[AsyncSession, Server]]:
     with client_errors("connecting"):
-        access = await asyncio.to_thread(access_to, location, client, asynchronous=True)
-        session = AsyncSession(access.async_client(), access.wire, ours=client is None)
+        access = await asyncio.to_thread(access_to, location, client, asynchronous=True, local=local)
+        session = AsyncSession(access.async_client(), access.wire, ours=access.ours)
     try:
         yield session, Server(access.wire.name, access.note)
     except BaseException:
@@ -104,8 +109,8 @@ async def _connected_async(location: Location, client: Any) -> AsyncIterator[tup
 
 
 def takes_async(client: Any) -> bool:
-    """Whether the asynchronous client can be used: none was given, or such a one."""
-    return client is None or is_async_client(client)
+    """Whether an asynchronous client can be used: unless one was given that is its own engine, and not such a one."""
+    return not isinstance(client, QdrantClient) or not is_local(client)
 
 
 def list_collections(location: Location) -> list[str]:

@@ -18,11 +18,12 @@ from qdrant_client.common.client_exceptions import QdrantException
 from sift_store.errors import InvalidInputError, LocationError, StorageError
 from sift_store.location import Location
 from sift_store_qdrant.grpc_wire import GrpcWire
+from sift_store_qdrant.local_wire import LocalWire
 from sift_store_qdrant.rest_wire import RestWire
 from sift_store_qdrant.session import Wire
 from sift_store_qdrant.work import Call, Work
 
-__all__ = ["Access", "Server", "access_to", "is_async_client"]
+__all__ = ["Access", "Server", "access_to", "is_local"]
 
 _PORT, _GRPC_PORT = 6333, 6334
 _KEY = "QDRANT_API_KEY"
@@ -40,14 +41,19 @@ class Access:
     """A way to a server.
 
     Attributes:
-        client: the caller's, or None. options: to make one of our own with. wire: how searches travel.
-        note: why not by gRPC, or "".
+        client: the caller's, or None. options: to make one of our own with; of the caller's, if that is of the other
+            kind (sync or asynchronous) than is wanted. wire: how searches travel. note: why not by gRPC, or "".
     """
 
     client: Any
     options: dict[str, Any] = field(repr=False)
     wire: Wire
     note: str = ""
+
+    @property
+    def ours(self) -> bool:
+        """Whether the client is made here, and to be closed."""
+        return self.client is None
 
     def sync_client(self) -> Any:
         """A `QdrantClient`."""
@@ -88,19 +94,23 @@ class Server:
             )
 
 
-def is_async_client(client: Any) -> bool:
-    """Whether a client needs an event loop."""
-    return isinstance(client, AsyncQdrantClient)
+def is_local(client: Any) -> bool:
+    """Whether a client is its own engine, so that no other can stand for it."""
+    made_with = client.init_options
+    return made_with.get("location") == ":memory:" or bool(made_with.get("path"))
 
 
-def access_to(location: Location, client: Any, *, asynchronous: bool) -> Access:
+def access_to(location: Location, client: Any, *, asynchronous: bool, local: bool = False) -> Access:
     """The way to the server that a URL names or a client leads to. Asks the server whether gRPC answers.
+
+    Args:
+        local: whether a client in local mode will do.
 
     Raises:
         LocationError: the URL cannot be read. InvalidInputError: a client of another kind.
     """
     if client is not None:
-        return _given(client, asynchronous)
+        return _given(client, asynchronous, local)
     options = _options(location)
     try:
         with closing(_made(QdrantClient, {**options, "prefer_grpc": True, "timeout": _PROBE})) as probe:
@@ -113,7 +123,9 @@ def access_to(location: Location, client: Any, *, asynchronous: bool) -> Access:
 
 
 def _made(kind: type[Any], options: Mapping[str, Any]) -> Any:
-    return kind(**options, grpc_options=dict(_RECONNECT))  # a copy: the client writes into it
+    return kind(
+        **{**options, "grpc_options": {**_RECONNECT, **(options.get("grpc_options") or {})}}
+    )  # a copy: written to
 
 
 def _key(parts: SplitResult) -> str | None:
@@ -129,19 +141,23 @@ def _short(text: object) -> str:
     return line if len(line) <= 80 else line[:79] + "…"
 
 
-def _given(client: Any, asynchronous: bool) -> Access:
+def _given(client: Any, asynchronous: bool, local: bool = False) -> Access:
     if not isinstance(client, QdrantClient | AsyncQdrantClient):
         raise InvalidInputError(
             f"client: {type(client).__name__} given; a qdrant_client.QdrantClient or AsyncQdrantClient wanted"
         )
-    if is_async_client(client) and not asynchronous:
-        raise InvalidInputError("client: AsyncQdrantClient given to SiftStore, QdrantClient wanted; or AsyncSiftStore")
-    made_with = client.init_options
-    if made_with.get("location") == ":memory:" or made_with.get("path"):
+    made_with, fits = client.init_options, isinstance(client, AsyncQdrantClient) == asynchronous
+    if is_local(client):
+        if local and fits:
+            return Access(client, {}, LocalWire())
+        if local:
+            raise InvalidInputError(f"client: {type(client).__name__} in local mode given, of the other kind wanted")
         raise InvalidInputError(
-            "client: one in local mode given, of a server wanted; for a store in the process give SiftStore.open a path"
+            "client: one in local mode given, which can be attached only; for a store of ours in the process give "
+            "SiftStore.open a path"
         )
-    return Access(client, {}, GrpcWire() if made_with.get("prefer_grpc") else RestWire())
+    wire = GrpcWire() if made_with.get("prefer_grpc") else RestWire()
+    return Access(client, {}, wire) if fits else Access(None, made_with, wire)
 
 
 def _options(location: Location) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,6 +33,8 @@ _MENDS = {
     503: "see whether the server is up, and try again",
 }
 _CLOSED = ("closed channel", "channel is closed", "client has been closed", "client was closed")
+# What a client in local mode says of a collection that is not there.
+_LOCAL_NONE = re.compile(r"Collection .* not found", re.DOTALL)
 _LONGEST = 300
 
 
@@ -47,7 +50,7 @@ def _status(error: BaseException) -> int | None:
         if isinstance(error.source, httpx.TimeoutException):
             return 504
         return 503 if isinstance(error.source, httpx.TransportError) else None
-    return None
+    return 404 if isinstance(error, ValueError) and _LOCAL_NONE.fullmatch(str(error)) else None
 
 
 def _is_closed(error: BaseException) -> bool:

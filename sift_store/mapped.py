@@ -1,0 +1,100 @@
+"""Vectors that others keep in this process, read where they are: `SiftStore.attach("memory://", client=…)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as with_changes
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from sift_store.adapter import Capabilities, Finding, Statistics
+from sift_store.deadline import Deadline
+from sift_store.filters import Filter, matches
+from sift_store.kernels import unit_rows
+from sift_store.memory import MemoryAdapter, copied
+from sift_store.records import Id, Payload, Record
+
+__all__ = ["Entry", "MappedAdapter", "Source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One vector of a `Source`, a sequence of numbers of any length but zero, and the payload that filters look at."""
+
+    vector: Any
+    payload: Payload
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What is attached: the vectors as they are now, and texts by id.
+
+    Attributes:
+        native_filter: what `where` may be beside a mapping, for people; "" for nothing.
+    """
+
+    native_filter: str
+
+    def entries(self) -> Mapping[Id, Entry]:
+        """Everything, in order. A vector that has not changed is the same object as before; only others are read."""
+
+    def texts(self, ids: Sequence[Id]) -> list[str | None]:
+        """Texts by id, in order; None where there is none."""
+
+    def allows(self, native: Any, id_: Id) -> bool:
+        """Whether a filter of the source's own lets an entry through."""
+
+
+class MappedAdapter(MemoryAdapter):
+    """Over a `Source`, which each operation looks at anew. Finding out what changed costs O(n), less than a search."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__({})
+        self._source = source
+        self._held: dict[Id, Any] = {}  # the source's own vectors, to tell those that changed
+        self.capabilities = Capabilities(
+            engine=f"numpy {np.__version__}, reading a {type(source).__name__}",
+            persistent=False,
+            native_filter=source.native_filter,
+            writable=False,
+        )
+
+    def statistics(self, *, deadline: Deadline | None = None) -> Statistics:  # noqa: D102  # the seam says what each method does
+        with self._lock:
+            self._look()
+            return super().statistics(deadline=deadline)
+
+    def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:  # noqa: D102
+        found = [self._open().get(id_) for id_ in ids]
+        texts = self._source.texts(ids)
+        return [
+            None if record is None or text is None else with_changes(copied(record, vectors), text=text)
+            for record, text in zip(found, texts, strict=True)
+        ]
+
+    def doctor(self) -> Iterable[Finding]:  # noqa: D102
+        return []
+
+    def holds(self, where: Filter | None, record: Record) -> bool:  # noqa: D102
+        return matches(where, record.payload, lambda native: self._source.allows(native, record.id))
+
+    def _look(self) -> None:
+        """Take in what the source has now."""
+        known = self._open()
+        entries = self._source.entries()
+        changed = [id_ for id_, entry in entries.items() if self._held.get(id_) is not entry.vector]
+        dimension = next((len(entry.vector) for entry in entries.values()), None)
+        rows = {}
+        if changed:
+            given = unit_rows([entries[id_].vector for id_ in changed], "stored vectors", dimension)
+            rows = dict(zip(changed, given.astype(np.float32, copy=False), strict=True))
+        if changed or entries.keys() != self._held.keys():
+            self._matrix = None
+        self._records = {
+            id_: Record(id_, "", entry.payload, rows[id_] if id_ in rows else known[id_].vector)
+            for id_, entry in entries.items()
+        }
+        self._held = {id_: entry.vector for id_, entry in entries.items()}
+        self._dimension = dimension
