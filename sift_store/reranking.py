@@ -42,7 +42,7 @@ def rerank(
             min_score, target_variance, kernel, lambda_, order.
 
     Raises:
-        InvalidInputError: a record without a vector, or of another id twice; else as `SiftStore.search`.
+        InvalidInputError: a record without a vector; else as `SiftStore.search`.
     """
     request = Request(k=k, **options)
     without = [record.id for record in candidates if record.vector is None]
