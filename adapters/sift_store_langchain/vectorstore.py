@@ -24,12 +24,13 @@ from sift_store_langchain.documents import (
     strings,
     with_relevance,
 )
+from sift_store_langchain.mem0 import Listing
 from sift_store_langchain.retriever import SiftVectorStoreRetriever
 
 __all__ = ["SiftVectorStore"]
 
 # A filter that holds for every passage, and is meant to.
-_EVERYTHING: Mapping[str, Any] = {"$not": {"$or": []}}
+_EVERYTHING: Mapping[str, Any] = {"$or": [{"id": {"$exists": True}}, {"id": {"$exists": False}}]}
 
 
 class SiftVectorStore(VectorStore):
@@ -101,6 +102,18 @@ class SiftVectorStore(VectorStore):
         """Close the store that `from_texts` opened; one that was given stays open."""
         if self._owned is not None:
             self._owned.close()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A store in memory with the same passages: connections and files cannot be copied. mem0 wants one."""
+        copied = SiftStore.open("memory://", embedder=self._embedding)
+        self.twins.sync().copy_to(copied)
+        made = memo[id(self)] = type(self)(copied)
+        return made
+
+    @property
+    def _collection(self) -> Listing:
+        """Where mem0 asks for a listing."""
+        return Listing(self.twins)
 
     # --- writing ---
 

@@ -27,7 +27,7 @@ from sift_store_llama_index.nodes import node_of, payload_of, text_of
 __all__ = ["SiftVectorStore"]
 
 # A filter that holds for every passage, and is meant to.
-_EVERYTHING: Mapping[str, Any] = {"$not": {"$or": []}}
+_EVERYTHING: Mapping[str, Any] = {"$or": [{"id": {"$exists": True}}, {"id": {"$exists": False}}]}
 
 
 class SiftVectorStore(BasePydanticVectorStore):

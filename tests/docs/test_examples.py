@@ -21,6 +21,8 @@ def blocks(page: Path, language: str) -> list[str]:
     return [body for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")) if kind == language]
 
 
+# Pages with examples of a framework's adapter are skipped where the framework is missing.
+FRAMEWORKS = {"sift_store_langchain": "langchain_core", "sift_store_llama_index": "llama_index.core"}
 # The servers of docker-compose.yml; here others stand in for them.
 DATABASE = "postgresql://sift:sift@localhost:5432/sift"
 QDRANT, QDRANT_HTTP = "qdrant://localhost:6333?collection=", "http://localhost:6333"
@@ -53,6 +55,9 @@ def here(request: pytest.FixtureRequest, page: Path) -> Callable[[str], str]:
 def test_python_examples_run(
     page: Path, here: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for adapter, framework in FRAMEWORKS.items():
+        if adapter in page.read_text(encoding="utf-8"):
+            pytest.importorskip(framework)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "example"}
     for place, body in enumerate(blocks(page, "python")):

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,10 @@ ADAPTERS = {
         "transformers",
     },
 }
+
+
+# Adapters of frameworks, and what is imported to see whether the framework is there.
+FRAMEWORKS = {"sift_store_langchain": "langchain_core", "sift_store_llama_index": "llama_index"}
 
 
 def imports(path: Path) -> set[str]:
@@ -88,6 +93,26 @@ def test_importing_the_package_loads_numpy_and_nothing_else() -> None:
     assert set(done.stdout.split()) <= {"numpy", "sift_store"}
 
 
+@pytest.mark.parametrize("adapter", sorted(FRAMEWORKS))
+def test_no_other_package_needs_a_framework(adapter: str) -> None:
+    """Where one is missing, everything else can be imported, and its own adapter names the pip line."""
+    others = sorted({"sift_store", *ADAPTERS} - FRAMEWORKS.keys())
+    code = f"""
+import importlib, sys
+sys.modules[{FRAMEWORKS[adapter]!r}] = None
+for name in {others}:
+    importlib.import_module(name)
+from sift_store import MissingExtraError
+try:
+    importlib.import_module({adapter!r})
+except MissingExtraError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    extra = adapter.removeprefix("sift_store_").replace("_", "-")
+    assert f"pip install 'sift-store[{extra}]'" in done.stdout
+
+
 def test_folders_of_packages_are_no_packages() -> None:
     for name in ("adapters", "tests", "benchmarks"):
         assert not (ROOT / name / "__init__.py").exists()
@@ -116,6 +141,8 @@ def test_every_module_says_what_it_is_and_what_it_offers() -> None:
             continue
         folder = CORE.parent if CORE in path.parents else ROOT / "adapters"
         name = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
+        if any(name.startswith(adapter) and find_spec(framework) is None for adapter, framework in FRAMEWORKS.items()):
+            continue
         module = importlib.import_module(name)
         assert module.__doc__, name
         assert all(hasattr(module, offered) for offered in module.__all__), name
