@@ -8,13 +8,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test check quality clean
+.PHONY: demo test test-oldest check quality clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sift-store demo examples/demo
 
 test: $(VENV)/.test check
 	$(BIN)/python -m pytest
+
+# The frameworks' own suites and ours for them, with the lowest versions that their extras allow.
+OLDEST := $(VENV)-oldest
+test-oldest: $(OLDEST)/.oldest
+	$(OLDEST)/bin/python -m pytest $(wildcard tests/integration/test_lang*.py tests/integration/test_llama*.py)
+
+$(OLDEST)/.oldest: pyproject.toml tests/oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(OLDEST)/bin/python -m pip install --quiet --requirement tests/oldest.txt \
+		--editable '.[langchain,llama-index,pgvector,qdrant]' --group test asyncpg psycopg2-binary
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps 'llama-index-vector-stores-postgres==0.9.0'
+	touch $@
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -55,4 +68,4 @@ $(VENV)/.test: $(VENV)/.pip pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import Field, PrivateAttr
 
+from sift_store import AsyncSiftStore, SiftStore
 from sift_store.twins import Twins
 from sift_store_langchain.attaching import twins_of
 from sift_store_langchain.documents import documents_of, search_options
@@ -53,6 +54,9 @@ class SIFTRetriever(BaseRetriever):
         params["ls_retriever_name"] = "sift"
         params["ls_vector_store_provider"] = type(self.store).__name__
         embedder = getattr(self.store, "embeddings", None)
+        if isinstance(self.store, SiftStore | AsyncSiftStore) and self.store.embedding is not None:
+            embedder = self.store.embedding.source
+            params["ls_embedding_model"] = self.store.embedding.identity.name
         if embedder is not None:
             params["ls_embedding_provider"] = type(embedder).__name__
         return params

@@ -71,13 +71,8 @@ def _twins_of(store: BasePydanticVectorStore) -> Twins:
 
 
 def _qdrant(store: Any) -> Twins:
-    options = {"collection": store.collection_name, "text": "text"}
-    if store.dense_vector_name and not store._legacy_vector_format:
-        options["vector"] = store.dense_vector_name
     client = store._client if store._client is not None else store._aclient
-    return Twins.attach(
-        f"qdrant://?{urlencode({key: options[key] for key in options if key != 'text'})}", client=client
-    )
+    return Twins.attach(f"qdrant://?{urlencode({'collection': store.collection_name})}", client=client)
 
 
 def _postgres(store: Any) -> Twins:
