@@ -20,6 +20,7 @@ from sift_store_pgvector.codec import VectorDumper, VectorParameter
 
 __all__ = [
     "PATIENCE",
+    "POOL_SIZE",
     "Connections",
     "GuardedAsyncConnection",
     "GuardedConnection",
@@ -34,7 +35,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-_POOL_SIZE = 10
+POOL_SIZE = 10
 # A server that is asked to stop a statement gets this long to do so before the connection is dropped.
 _GRACE = 1.0
 # A pool is waited for so long before a connection is tried beside it, to learn why there is none.
@@ -155,7 +156,7 @@ def pool_options(parameters: dict[str, Any]) -> dict[str, Any]:
     return {
         "kwargs": {**application, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Context()},
         "min_size": 1,
-        "max_size": _POOL_SIZE,
+        "max_size": POOL_SIZE,
         "open": False,
         "name": "sift-store",
     }
