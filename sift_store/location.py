@@ -14,7 +14,20 @@ DEFAULT_COLLECTION = "default"
 
 # Query parameters that are ours; a driver never sees them.
 _OURS = frozenset(
-    {"collection", "fusion", "grpc_port", "id", "metadata", "metric", "schema", "sparse", "table", "text", "vector"}
+    {
+        "collection",
+        "columns",
+        "fusion",
+        "grpc_port",
+        "id",
+        "metadata",
+        "metric",
+        "schema",
+        "sparse",
+        "table",
+        "text",
+        "vector",
+    }
     | {"vector_type"}
 )
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from sift_store.adapter import Capabilities, Finding, Statistics
 from sift_store.deadline import Deadline
+from sift_store.errors import InvalidInputError
 from sift_store.filters import Filter, matches
 from sift_store.kernels import unit_rows
 from sift_store.memory import MemoryAdapter, copied
-from sift_store.records import Id, Payload, Record
+from sift_store.records import Id, Payload, Record, check_payload
 
 __all__ = ["Entry", "MappedAdapter", "Source"]
 
@@ -78,7 +79,9 @@ class MappedAdapter(MemoryAdapter):
         return []
 
     def holds(self, where: Filter | None, record: Record) -> bool:  # noqa: D102
-        return matches(where, record.payload, lambda native: self._source.allows(native, record.id))
+        if where is None:
+            return True
+        return matches(where, _comparable(record.payload), lambda native: self._source.allows(native, record.id))
 
     def _look(self) -> None:
         """Take in what the source has now."""
@@ -98,3 +101,11 @@ class MappedAdapter(MemoryAdapter):
         }
         self._held = {id_: entry.vector for id_, entry in entries.items()}
         self._dimension = dimension
+
+
+def _comparable(payload: Payload) -> Payload:
+    """As a store keeps it, dates as text and so on; what no store could keep is compared as it is."""
+    try:
+        return check_payload(payload, "payload")
+    except InvalidInputError:
+        return payload

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -36,7 +37,7 @@ from sift_store.writing import (
     update_steps,
 )
 
-__all__ = ["SiftStore", "drop_collection", "list_collections", "migrate_schema", "run"]
+__all__ = ["SEARCH_OPTIONS", "SiftStore", "drop_collection", "list_collections", "migrate_schema", "run"]
 
 T = TypeVar("T")
 
@@ -147,8 +148,8 @@ class SiftStore(Shell):
         """Store passages. Durable on return; adding the same again changes nothing.
 
         Args:
-            texts: none empty. ids: text, integers or UUIDs, replacing what has the same id; default a hash of text
-                and payload. payloads: JSON-like mappings; dates become ISO text.
+            texts: none empty. ids: text, integers or UUIDs, replacing what has the same id; default, for all or for
+                those that are None, a hash of text and payload. payloads: JSON-like mappings; dates become ISO text.
             vectors: (n, d), any length but zero; default: the embedder's. progress: called with (done, all).
 
         Returns:
@@ -327,6 +328,10 @@ class SiftStore(Shell):
 
     def _run(self, steps: Steps[T]) -> T:
         return run(steps)
+
+
+# What a search takes beside its question, for objects that pass on what they are given.
+SEARCH_OPTIONS = frozenset(signature(SiftStore.search).parameters) - {"self", "query", "queries", "vector", "weights"}
 
 
 def run(steps: Steps[T]) -> T:

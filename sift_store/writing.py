@@ -165,7 +165,8 @@ def _records(
     for row, (text, body) in enumerate(zip(checked, bodies, strict=True)):
         payload = check_payload(body, f"payloads[{row}]", context.adapter.capabilities.depth) | context.stamps
         check_indexable(payload, statistics.fields, f"payloads[{row}]")
-        records.append(Record(content_id(text, payload) if names is None else check_id(names[row]), text, payload))
+        named = None if names is None else names[row]
+        records.append(Record(content_id(text, payload) if named is None else check_id(named), text, payload))
     return records
 
 

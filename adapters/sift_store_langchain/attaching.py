@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 from langchain_core.documents import Document
-from langchain_core.vectorstores import InMemoryVectorStore, VectorStore
+from langchain_core.vectorstores import InMemoryVectorStore, VectorStore, VectorStoreRetriever
 
-from sift_store import FilterError, InvalidInputError
+from sift_store import AsyncSiftStore, FilterError, InvalidInputError, SiftStore
+from sift_store.embedding import as_embedding
 from sift_store.mapped import Entry
 from sift_store.records import Id
 from sift_store.twins import Twins
 
 __all__ = ["InMemorySource", "twins_of"]
 
-_METRICS = {"COSINE_DISTANCE": "cosine", "EUCLIDEAN": "euclid", "INNER_PRODUCT": "dot"}
+_METRICS = {"COSINE": "cosine", "COSINE_DISTANCE": "cosine", "EUCLIDEAN": "euclid"} | {
+    "INNER_PRODUCT": "dot",
+    "MAX_INNER_PRODUCT": "dot",
+}
 
 
 def twins_of(store: object) -> Twins:
@@ -32,7 +39,9 @@ def twins_of(store: object) -> Twins:
     """
     if isinstance(store, VectorStore):
         twins = getattr(store, "twins", None)
-        return twins if isinstance(twins, Twins) else _attached(store)
+        return twins if isinstance(twins, Twins) else Twins.shared(store, partial(_attached, store))
+    if isinstance(store, VectorStoreRetriever):
+        raise InvalidInputError("store: a retriever given; its vector store wanted, retriever.vectorstore")
     return Twins.of(store)
 
 
@@ -78,20 +87,49 @@ def _pg_table(store: Any) -> Twins:
         "text": inner.content_column,
         "vector": inner.embedding_column,
         "metric": _METRICS[inner.distance_strategy.name],
+        "columns": ",".join(inner.metadata_columns) or ",",
         **({"metadata": inner.metadata_json_column} if inner.metadata_json_column else {}),
     }
+    if inner.hybrid_search_config is not None:
+        raise InvalidInputError(
+            "store: its hybrid_search_config is not followed, only dense vectors are compared; give a PGVectorStore "
+            "of the same table without it"
+        )
     return Twins.attach(_postgres(inner.engine, options), embedder=inner.embedding_service)
 
 
 def _pg_collection(store: Any) -> Twins:
-    engine = store._engine or store._async_engine
-    return Twins.attach(_postgres(engine, {"collection": store.collection_name}), embedder=store.embeddings)
+    options = {"collection": store.collection_name, "metric": _METRICS[store._distance_strategy.name]}
+    embedder = as_embedding(store.embeddings)
+    if store._engine is None or store._engine.dialect.driver != "psycopg":
+        return Twins.attach(_postgres(store._engine or store._async_engine, options), embedder=embedder)
+
+    async def open_async() -> AsyncSiftStore:
+        location = await asyncio.to_thread(_reached_by, store._engine, options)
+        return await AsyncSiftStore.attach(location, embedder=embedder)
+
+    return Twins(lambda: SiftStore.attach(_reached_by(store._engine, options), embedder=embedder), open_async)
+
+
+def _reached_by(engine: Any, options: Mapping[str, str]) -> str:
+    """A URL of our own to where an engine's connection is, whatever it was made with."""
+    borrowed = engine.raw_connection()
+    try:
+        info = borrowed.driver_connection.info
+        named = {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname}
+        query = {**info.get_parameters(), **named, "password": info.password, **options}
+    finally:
+        borrowed.close()
+    told = urlencode({name: value for name, value in query.items() if value})
+    return f"postgresql://localhost/?{told}"  # the host in the query wins
 
 
 def _postgres(engine: Any, options: Mapping[str, str]) -> str:
-    """A URL of our own to where an engine leads, whatever its driver; asyncpg names the use of TLS in its own way."""
+    """A URL of our own to where an engine leads; what only asyncpg and SQLAlchemy know of it means nothing here."""
     url = engine.url
-    query = {("sslmode" if name == "ssl" else name): value for name, value in url.query.items()}
+    query = dict(url.query)
+    if engine.dialect.driver == "asyncpg":
+        query = {"sslmode": query["ssl"]} if "ssl" in query else {}
     return str(url.set(query={**query, **options}).render_as_string(hide_password=False))
 
 
@@ -110,22 +148,27 @@ class InMemorySource:
     native_filter = "a function of a Document, as InMemoryVectorStore takes"
 
     def __init__(self, store: InMemoryVectorStore) -> None:
-        self._store = store
+        self._there = weakref.ref(store)  # the store keeps what is made of it
+
+    @property
+    def _held(self) -> dict[str, dict[str, Any]]:
+        store = self._there()
+        return {} if store is None else store.store
 
     def entries(self) -> dict[Id, Entry]:
         """Everything."""
-        return {id_: Entry(held["vector"], held["metadata"]) for id_, held in dict(self._store.store).items()}
+        return {id_: Entry(held["vector"], held["metadata"]) for id_, held in dict(self._held).items()}
 
     def texts(self, ids: Sequence[Id]) -> list[str | None]:
         """Texts by id."""
-        held = self._store.store
+        held = self._held
         return [held[str(id_)]["text"] if id_ in held else None for id_ in ids]
 
     def allows(self, native: Any, id_: Id) -> bool:
         """Whether a function of documents lets one through."""
         if not callable(native):
             raise FilterError(f"filter: {type(native).__name__} given; a mapping or {self.native_filter} wanted")
-        held = self._store.store.get(str(id_))
+        held = self._held.get(str(id_))
         if held is None:
             return False
         return bool(native(Document(id=str(id_), page_content=held["text"], metadata=held["metadata"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,12 +16,13 @@ from sift_store.records import listed
 
 __all__ = [
     "SCORES",
-    "complete",
+    "by_text",
     "diverse",
     "documents_found",
     "documents_of",
     "scored",
     "search_options",
+    "spelled",
     "strings",
     "with_relevance",
 ]
@@ -75,12 +77,23 @@ def diverse(hits: Hits, records: Sequence[Record | None], k: int, lambda_mult: f
     return [_document(there[pick][1]) for pick in picks]
 
 
-def complete(ids: Iterable[Any] | None) -> list[Any] | None:
-    """Ids for `SiftStore.add`: none at all, or as many as were given, with random ones for those that are None."""
-    given = None if ids is None else listed(ids, "ids")
-    if given is None or all(id_ is None for id_ in given):
+def spelled(ids: Iterable[Any] | None) -> list[Any] | None:
+    """Ids as texts, and what else a store may have instead: LangChain's ids are texts, a store's may be numbers."""
+    if ids is None:
         return None
-    return [uuid.uuid4().hex if id_ is None else id_ for id_ in given]
+    given = listed(ids, "ids")
+    for text in [id_ for id_ in given if isinstance(id_, str)]:
+        if text.isdecimal() and text == str(int(text)):
+            given.append(int(text))
+        with contextlib.suppress(ValueError):
+            given.append(uuid.UUID(text))
+    return given
+
+
+def by_text(ids: Iterable[str], records: Iterable[Record | None]) -> list[Record | None]:
+    """Records in the order of ids given as texts."""
+    found = {str(record.id): record for record in records if record is not None}
+    return [found.get(id_) for id_ in ids]
 
 
 def strings(ids: Iterable[Any]) -> list[str]:
@@ -89,8 +102,8 @@ def strings(ids: Iterable[Any]) -> list[str]:
 
 
 def search_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments for `SiftStore.search`; LangChain's name for `where` is `filter`."""
-    return {("where" if name == "filter" else name): value for name, value in given.items()}
+    """Arguments as a store names them, `filter` as `where`; without those that only LangChain understands."""
+    return {("where" if name == "filter" else name): value for name, value in given.items() if name != "verbose"}
 
 
 def _document(item: Hit | Record) -> Document:

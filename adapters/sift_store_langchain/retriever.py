@@ -9,10 +9,10 @@ from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, Callba
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
 from langchain_core.vectorstores import VectorStoreRetriever
-from pydantic import Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 
 from sift_store import AsyncSiftStore, SiftStore
-from sift_store.twins import Twins
+from sift_store.twins import Twins, search_arguments
 from sift_store_langchain.attaching import twins_of
 from sift_store_langchain.documents import documents_of, search_options
 
@@ -34,10 +34,13 @@ class SIFTRetriever(BaseRetriever):
         search_kwargs: other arguments of `SiftStore.search`, such as `candidates`, `max_tokens` or `order`.
 
     Raises:
-        InvalidInputError: what cannot be used as a store; of `invoke`, all that `SiftStore.search` raises.
+        ValidationError: pydantic's, a ValueError: what cannot be used as a store, or an argument that is none. Of
+            `invoke`, all that `SiftStore.search` raises.
     """
 
-    store: Any = Field(exclude=True, repr=False)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
+
+    store: Any = Field(exclude=True, repr=False, frozen=True)
     k: int = 4
     filter: Any = None
     with_scores: bool = False
@@ -77,8 +80,8 @@ class SIFTRetriever(BaseRetriever):
         return documents_of(await store.search(query, **options), with_scores=with_scores)
 
     def _options(self, kwargs: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-        given = {"k": self.k, "filter": self.filter, "with_scores": self.with_scores, **self.search_kwargs, **kwargs}
-        return bool(given.pop("with_scores")), search_options(given)
+        given = {"k": self.k, "where": self.filter} | search_options(self.search_kwargs) | search_options(kwargs)
+        return bool(given.pop("with_scores", self.with_scores)), search_arguments(given)
 
     def close(self) -> None:
         """Close the connections that were opened for a vector store of LangChain's; a `SiftStore` stays open."""

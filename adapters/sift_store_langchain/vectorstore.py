@@ -13,14 +13,15 @@ from langchain_core.vectorstores import VectorStore
 
 from sift_store import AsyncSiftStore, Hits, InvalidInputError, SiftStore
 from sift_store.records import check_texts, listed
-from sift_store.twins import Twins
+from sift_store.twins import Twins, search_arguments
 from sift_store_langchain.documents import (
-    complete,
+    by_text,
     diverse,
     documents_found,
     documents_of,
     scored,
     search_options,
+    spelled,
     strings,
     with_relevance,
 )
@@ -120,15 +121,15 @@ class SiftVectorStore(VectorStore):
     def add_texts(
         self, texts: Iterable[str], metadatas: list[dict[str, Any]] | None = None, *, ids: Any = None, **kwargs: Any
     ) -> list[str]:
-        """Embed and store texts; see `SiftStore.add`. Without ids they are hashes of text and metadata."""
-        return strings(self.twins.sync().add(texts, complete(ids), metadatas, **kwargs))
+        """Embed and store texts; see `SiftStore.add`. An id that is missing is a hash of text and metadata."""
+        return strings(self.twins.sync().add(texts, ids, metadatas or None, **_adding(kwargs)))
 
     async def aadd_texts(
         self, texts: Iterable[str], metadatas: list[dict[str, Any]] | None = None, *, ids: Any = None, **kwargs: Any
     ) -> list[str]:
         """As `add_texts`."""
         store = await self.twins.here()
-        return strings(await store.add(texts, complete(ids), metadatas, **kwargs))
+        return strings(await store.add(texts, ids, metadatas or None, **_adding(kwargs)))
 
     def add_embeddings(
         self,
@@ -152,7 +153,17 @@ class SiftVectorStore(VectorStore):
             raise InvalidInputError("embeddings: None given for a text, but the store has no embedder")
         made = iter(store.embedding.documents(check_texts(without)) if without and store.embedding else ())
         vectors: Any = [next(made) if vector is None else vector for vector in embeddings]
-        return strings(store.add(said, complete(ids), metadatas, vectors))
+        return strings(store.add(said, ids, metadatas, vectors))
+
+    async def aadd_embeddings(
+        self,
+        texts: Iterable[str] | None = None,
+        embeddings: Sequence[Sequence[float] | None] = (),
+        metadatas: list[dict[str, Any]] | None = None,
+        ids: Any = None,
+    ) -> list[str]:
+        """As `add_embeddings`."""
+        return await asyncio.to_thread(self.add_embeddings, texts, embeddings, metadatas, ids)
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete by ids, by filter, or what matches both.
@@ -160,37 +171,43 @@ class SiftVectorStore(VectorStore):
         Raises:
             InvalidInputError: neither was given; for everything there is `delete_collection`.
         """
-        self.twins.sync().delete(ids, **search_options(kwargs))
+        self.twins.sync().delete(spelled(ids), **search_options(kwargs))
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """As `delete`."""
-        await (await self.twins.here()).delete(ids, **search_options(kwargs))
+        await (await self.twins.here()).delete(spelled(ids), **search_options(kwargs))
         return True
 
     def delete_collection(self) -> None:
         """Delete every passage of the collection."""
         self.twins.sync().delete(where=_EVERYTHING)
 
+    async def adelete_collection(self) -> None:
+        """As `delete_collection`."""
+        await (await self.twins.here()).delete(where=_EVERYTHING)
+
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by id, those that are there, in order."""
-        return documents_found(self.twins.sync().get(list(ids)))
+        return documents_found(by_text(ids, self.twins.sync().get(spelled(ids) or [])))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """As `get_by_ids`."""
-        return documents_found(await (await self.twins.here()).get(list(ids)))
+        return documents_found(by_text(ids, await (await self.twins.here()).get(spelled(ids) or [])))
 
     # --- searching ---
 
     def sift_search(self, query: str, k: int = 4, *, with_scores: bool = False, **options: Any) -> list[Document]:
         """Passages that together tell most."""
-        return documents_of(self.twins.sync().search(query, k=k, **search_options(options)), with_scores=with_scores)
+        return documents_of(
+            self.twins.sync().search(query, k=k, **search_arguments(search_options(options))), with_scores=with_scores
+        )
 
     async def asift_search(
         self, query: str, k: int = 4, *, with_scores: bool = False, **options: Any
     ) -> list[Document]:
         """As `sift_search`."""
-        hits = await (await self.twins.here()).search(query, k=k, **search_options(options))
+        hits = await (await self.twins.here()).search(query, k=k, **search_arguments(search_options(options)))
         return documents_of(hits, with_scores=with_scores)
 
     def similarity_search(self, query: str, k: int = 4, **options: Any) -> list[Document]:
@@ -273,10 +290,10 @@ class SiftVectorStore(VectorStore):
         return SiftVectorStoreRetriever(vectorstore=self, tags=tags, **kwargs)
 
     def _nearest(self, **options: Any) -> Hits:
-        return self.twins.sync().search(method="knn", **search_options(options))
+        return self.twins.sync().search(**_nearest_arguments(options))
 
     async def _anearest(self, **options: Any) -> Hits:
-        return await (await self.twins.here()).search(method="knn", **search_options(options))
+        return await (await self.twins.here()).search(**_nearest_arguments(options))
 
     def _mmr(self, hits: Hits, k: int, lambda_mult: float) -> list[Document]:
         return diverse(hits, self.twins.sync().get([hit.id for hit in hits], vectors=True), k, lambda_mult)
@@ -295,3 +312,14 @@ class SiftVectorStore(VectorStore):
         self, query: str, k: int = 4, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         return with_relevance(await self._anearest(query=query, k=k, **kwargs))
+
+
+def _adding(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `SiftStore.add`, which makes batches by itself; LangChain's indexing says how large."""
+    return {name: value for name, value in kwargs.items() if name != "batch_size"}
+
+
+def _nearest_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    question = {name: options[name] for name in ("query", "vector") if name in options}
+    rest = {name: value for name, value in options.items() if name not in question}
+    return {**question, "method": "knn", **search_arguments(search_options(rest))}

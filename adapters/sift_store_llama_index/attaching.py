@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from llama_index.core.indices.vector_store.base import VectorStoreIndex
@@ -12,7 +14,7 @@ from llama_index.core.schema import MetadataMode
 from llama_index.core.vector_stores.simple import SimpleVectorStore
 from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
-from sift_store import FilterError, InvalidInputError
+from sift_store import FilterError, InvalidInputError, StorageError
 from sift_store.mapped import Entry
 from sift_store.records import Id
 from sift_store.twins import Twins
@@ -50,7 +52,8 @@ def read(source: object) -> Reading:
     if isinstance(store, SimpleVectorStore):
         if index is None:
             raise InvalidInputError("a SimpleVectorStore keeps no texts; give the index, SIFTRetriever(index)")
-        return Reading(Twins.attach("memory://", client=SimpleSource(store, index)), index, stores_text=False)
+        made = partial(Twins.attach, "memory://", client=SimpleSource(index))
+        return Reading(Twins.shared(index, made), index, stores_text=False)
     if isinstance(store, BasePydanticVectorStore):
         return Reading(_twins_of(store), index)
     return Reading(Twins.of(store), index)
@@ -63,7 +66,7 @@ def _twins_of(store: BasePydanticVectorStore) -> Twins:
     for kind in type(store).__mro__:
         attach = _KNOWN.get((kind.__module__.partition(".")[0], kind.__name__))
         if attach is not None:
-            return attach(store)
+            return Twins.shared(store, partial(attach, store))
     raise InvalidInputError(
         f"{type(store).__name__} given; QdrantVectorStore, PGVectorStore, an index over a SimpleVectorStore, or a "
         "SiftStore wanted. Where its data are in Qdrant or PostgreSQL, SiftStore.attach(URL) reads them"
@@ -93,12 +96,19 @@ class SimpleSource:
 
     native_filter = ""
 
-    def __init__(self, store: SimpleVectorStore, index: VectorStoreIndex) -> None:
-        self._store, self._index = store, index
+    def __init__(self, index: VectorStoreIndex) -> None:
+        self._there = weakref.ref(index)  # the index keeps what is made of it
+
+    @property
+    def _index(self) -> VectorStoreIndex:
+        index = self._there()
+        if index is None:
+            raise StorageError("the index is gone; keep it as long as what reads it")
+        return index
 
     def entries(self) -> dict[Id, Entry]:
         """Every vector of the index, by the id of its node."""
-        data, nodes = self._store.data, self._index.index_struct.nodes_dict
+        data, nodes = cast(SimpleVectorStore, self._index.vector_store).data, self._index.index_struct.nodes_dict
         metadata = data.metadata_dict or {}
         return {
             nodes[key]: Entry(vector, metadata.get(key, {}))

