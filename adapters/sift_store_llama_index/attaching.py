@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from llama_index.core.indices.vector_store.base import VectorStoreIndex
 from llama_index.core.schema import MetadataMode
@@ -80,9 +80,18 @@ def _qdrant(store: Any) -> Twins:
 
 def _postgres(store: Any) -> Twins:
     engine = store._engine
-    url = store.connection_string if engine is None else engine.url.render_as_string(hide_password=False)
-    options = urlencode({"table": f"data_{store.table_name}", "schema": store.schema_name})
+    url = _quoted(store.connection_string) if engine is None else engine.url.render_as_string(hide_password=False)
+    # Its own queries compare by cosine, whatever its index does.
+    options = urlencode({"table": f"data_{store.table_name}", "schema": store.schema_name, "metric": "cosine"})
     return Twins.attach(f"{url}{'&' if '?' in url else '?'}{options}")
+
+
+def _quoted(url: str) -> str:
+    """A URL whose user and password may stand there as they are, as `PGVectorStore.from_params` puts them."""
+    head, at, rest = url.rpartition("@")
+    scheme, _, said = head.partition("://")
+    user, colon, password = said.partition(":")
+    return f"{scheme}://{quote(unquote(user), '')}{colon}{quote(unquote(password), '')}@{rest}" if at else url
 
 
 _KNOWN: Mapping[tuple[str, str], Callable[[Any], Twins]] = {

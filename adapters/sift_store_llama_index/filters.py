@@ -8,6 +8,7 @@ from typing import Any
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from sift_store import FilterError
+from sift_store.filters import parse_datetime
 
 __all__ = ["where_of"]
 
@@ -25,6 +26,7 @@ _PLAIN = {
     FilterOperator.ANY: "$in",  # a list of ours matches if any of its elements does
     FilterOperator.CONTAINS: "$eq",
 }
+_RANGES = (FilterOperator.GT, FilterOperator.GTE, FilterOperator.LT, FilterOperator.LTE)
 
 
 def where_of(filters: Any, doc_ids: Sequence[str] | None = None) -> Any:
@@ -52,15 +54,17 @@ def _group(filters: MetadataFilters) -> dict[str, Any]:
         case FilterCondition.NOT:
             return {"$not": {"$or": parts}} if parts else {}
         case _:
-            return {"$and": parts}
+            return {"$and": parts} if parts else {}
 
 
 def _one(part: MetadataFilter) -> dict[str, Any]:
     if part.operator in _PLAIN:
-        return {part.key: {_PLAIN[part.operator]: part.value}}
+        ranged = part.operator in _RANGES and isinstance(part.value, str)  # these filters hold no dates but as text
+        value = (parse_datetime(part.value) or part.value) if ranged else part.value
+        return {part.key: {_PLAIN[part.operator]: value}}
     if part.operator == FilterOperator.ALL:
         values = part.value if isinstance(part.value, list) else [part.value]
-        return {"$and": [{part.key: {"$eq": value}} for value in values]}
+        return {"$and": [{part.key: {"$eq": value}} for value in values]} if values else {}
     if part.operator == FilterOperator.IS_EMPTY:
         return {part.key: {"$exists": False}}
     raise FilterError(

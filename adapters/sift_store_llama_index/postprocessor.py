@@ -75,6 +75,7 @@ class SIFTPostprocessor(BaseNodePostprocessor):
             question.embedding = model.get_agg_embedding_from_queries(question.embedding_strs)
         return self._kept(nodes, records, question, store.embedding)
 
+    @_dispatcher.span  # the sync one is wrapped by the base class
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
@@ -103,7 +104,7 @@ class SIFTPostprocessor(BaseNodePostprocessor):
         first: dict[str, NodeWithScore] = {}
         for found in nodes:
             first.setdefault(found.node.node_id, found)
-        candidates = _candidates(first, records)
+        candidates = _candidates(first, dict(zip(_without_vectors(nodes), records, strict=True)))
         scores = [found.score for found in first.values() if found.score is not None]
         relevance = scores if len(scores) == len(first) else None
         told: dict[str, Any] = {
@@ -117,7 +118,7 @@ class SIFTPostprocessor(BaseNodePostprocessor):
         with self.callback_manager.event(CBEventType.RERANKING, payload=told) as event:
             vector: Any = question.embedding
             if vector is None and embedding is not None:
-                vector = embedding.query(question.query_str)
+                vector = np.stack([embedding.query(text) for text in question.embedding_strs])
             hits = rerank(candidates, vector, self.top_n, relevance=relevance, **self.options)
             kept = [first[str(hit.id)] for hit in hits]
             event.on_end(payload={EventPayload.NODES: kept})
@@ -135,9 +136,9 @@ def _without_vectors(nodes: Sequence[NodeWithScore]) -> list[str]:
     return list(dict.fromkeys(found.node.node_id for found in nodes if found.node.embedding is None))
 
 
-def _candidates(first: Mapping[str, NodeWithScore], records: Sequence[Record | None]) -> list[Record]:
-    """Each node with its vector."""
-    fetched = {str(record.id): record.vector for record in records if record is not None}
+def _candidates(first: Mapping[str, NodeWithScore], records: Mapping[str, Record | None]) -> list[Record]:
+    """Each node with its vector; a store may spell its id in another way."""
+    fetched = {id_: record.vector for id_, record in records.items() if record is not None}
     candidates = []
     for id_, found in first.items():
         vector = fetched.get(id_) if found.node.embedding is None else np.asarray(found.node.embedding, np.float32)

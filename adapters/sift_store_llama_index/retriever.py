@@ -9,16 +9,19 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.settings import Settings
 
-from sift_store import AsyncSiftStore, Hits, SiftStore
+from sift_store import AsyncSiftStore, Hits, InvalidInputError, SiftStore
 from sift_store.twins import search_arguments
 from sift_store_llama_index.attaching import read
 from sift_store_llama_index.filters import where_of
 from sift_store_llama_index.nodes import kept_elsewhere, node_of, put_in, scored
 
 __all__ = ["SIFTRetriever"]
+
+_dispatcher = get_dispatcher(__name__)
 
 
 class SIFTRetriever(BaseRetriever):
@@ -57,6 +60,9 @@ class SIFTRetriever(BaseRetriever):
         verbose: bool = False,
         **options: Any,
     ) -> None:
+        twice = sorted(options.keys() & {"filter", "k", "where"})
+        if twice:
+            raise InvalidInputError(f"{twice[0]}: here filters= and similarity_top_k= say it")
         self._reading = read(source)
         index = self._reading.index
         self._embed_model = embed_model or (None if index is None else index._embed_model)
@@ -81,6 +87,7 @@ class SIFTRetriever(BaseRetriever):
             nodes = put_in(nodes, docstore.get_nodes(elsewhere, raise_error=False))
         return scored(nodes, hits, with_scores=self._with_scores)
 
+    @_dispatcher.span  # the sync one is wrapped by the base class
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         store = await self._reading.twins.here()
         if self._wants_vector(store, query_bundle):
@@ -95,13 +102,16 @@ class SIFTRetriever(BaseRetriever):
     def _wants_vector(self, store: SiftStore | AsyncSiftStore, bundle: QueryBundle) -> bool:
         """Whether the question is to be embedded here: not if it comes with a vector, or the store embeds it."""
         embeds = store.embedding is not None and self._embed_model is None
-        return bundle.embedding is None and not (embeds and bundle.embedding_strs == [bundle.query_str])
+        return bundle.embedding is None and not embeds
 
     def _model(self) -> BaseEmbedding:
         return self._embed_model or Settings.embed_model
 
     def _arguments(self, bundle: QueryBundle) -> Mapping[str, Any]:
-        question = {"query": bundle.query_str} if bundle.embedding is None else {"vector": bundle.embedding}
+        question: dict[str, Any] = {"vector": bundle.embedding}
+        if bundle.embedding is None:
+            custom = bundle.custom_embedding_strs
+            question = {"query": bundle.query_str} if custom is None else {"queries": custom}
         return {**question, "k": self.similarity_top_k, "where": self._where, **self._options}
 
     def _docstore(self) -> Any:

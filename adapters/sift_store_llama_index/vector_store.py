@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.schema import BaseNode
@@ -19,7 +19,7 @@ from sift_store import AsyncSiftStore, Hits, InvalidInputError, Record, SiftStor
 from sift_store.filters import matches, parse
 from sift_store.plan import Method
 from sift_store.reranking import rerank
-from sift_store.twins import Twins
+from sift_store.twins import Twins, search_arguments
 from sift_store_llama_index.attaching import read
 from sift_store_llama_index.filters import where_of
 from sift_store_llama_index.nodes import node_of, payload_of, text_of
@@ -53,7 +53,9 @@ class SiftVectorStore(BasePydanticVectorStore):
 
     def __init__(self, store: SiftStore | AsyncSiftStore | BasePydanticVectorStore, method: Method = "sift") -> None:
         super().__init__(stores_text=True)
-        self.method = method  # fields, which pydantic checks
+        if method not in get_args(Method):
+            raise InvalidInputError(f"method: {method!r} given, one of {', '.join(get_args(Method))} wanted")
+        self.method = method
         self._store = store
         self._twins = read(store).twins
 
@@ -168,12 +170,12 @@ class SiftVectorStore(BasePydanticVectorStore):
         return _result(await store.search(vector=query.query_embedding, where=where, **options))
 
     def _options(self, query: VectorStoreQuery, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if query.query_embedding is None:
-            raise InvalidInputError("query_embedding: none given; the question's vector wanted")
         methods = {VectorStoreQueryMode.DEFAULT: self.method, VectorStoreQueryMode.MMR: "mmr"}
         if query.mode not in methods:
             raise InvalidInputError(f"mode {query.mode.value!r} given; 'default' or 'mmr' wanted")
-        return {"k": query.similarity_top_k, "method": methods[query.mode], **kwargs}
+        if query.query_embedding is None:
+            raise InvalidInputError("query_embedding: none given; the question's vector wanted")
+        return {"k": query.similarity_top_k, "method": methods[query.mode], **search_arguments(kwargs)}
 
 
 def _columns(nodes: Sequence[BaseNode]) -> dict[str, Any]:

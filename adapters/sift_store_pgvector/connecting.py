@@ -122,12 +122,14 @@ def is_async_client(client: Any) -> bool:
 def _parsed(address: str) -> URL:
     try:
         return make_url(address)
-    except (ArgumentError, ValueError) as exc:  # neither repeats the text, which may hold a password
-        raise LocationError("the URL cannot be read; postgresql://user:password@host:5432/database wanted") from exc
+    except (ArgumentError, ValueError):  # both may repeat the text, where a password may stand
+        raise LocationError("the URL cannot be read; postgresql://user:password@host:5432/database wanted") from None
 
 
 def _from_url(url: URL) -> dict[str, Any]:
     query = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
+    if "@" in (url.host or ""):
+        raise LocationError("the URL cannot be read: an @ in the password is written %40")
     named = {"host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database}
     return {**{name: value for name, value in named.items() if value is not None}, **query}
 

@@ -123,9 +123,9 @@ def access_to(location: Location, client: Any, *, asynchronous: bool, local: boo
 
 
 def _made(kind: type[Any], options: Mapping[str, Any]) -> Any:
-    return kind(
-        **{**options, "grpc_options": {**_RECONNECT, **(options.get("grpc_options") or {})}}
-    )  # a copy: written to
+    given = dict(options.get("grpc_options") or {})
+    given.pop("grpc.primary_user_agent", None)  # a client writes its own into what it is given
+    return kind(**{**options, "grpc_options": {**_RECONNECT, **given}})
 
 
 def _key(parts: SplitResult) -> str | None:

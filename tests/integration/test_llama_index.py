@@ -8,6 +8,7 @@ import copy
 import gc
 import time
 import uuid
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -1426,7 +1427,7 @@ def test_modes_are_sift_and_mmr_and_no_other(index_over: IndexOver) -> None:
                 index.vector_store.query(VectorStoreQuery(vector(QUESTION), mode=mode))
     with pytest.raises(InvalidInputError, match="query_embedding: none given; the question's vector wanted"):
         index.vector_store.query(VectorStoreQuery())
-    with pytest.raises(TypeError, match="nonsense"):
+    with pytest.raises(InvalidInputError, match="nonsense: no argument of a search"):
         index.vector_store.query(VectorStoreQuery(vector(QUESTION)), nonsense=1)
     with pytest.raises(InvalidInputError, match="dict given, a SiftStore or an AsyncSiftStore wanted"):
         SiftVectorStore({})  # type: ignore[arg-type]
@@ -1560,3 +1561,124 @@ def test_a_question_is_embedded_once_for_retriever_and_postprocessor(
     )
     assert set(texts(engine.query(QUESTION).source_nodes)) == ANSWER
     assert embedding.questions == [QUESTION]
+
+
+# --- what a reader of it found ----------------------------------------------------------------------------------------
+
+
+def test_empty_metadata_filters_filter_nothing(index_over: IndexOver, sift: Sift) -> None:
+    index = index_over("in the index", jordan())
+    for none in (
+        filters(),
+        filters(condition="or"),
+        filters(condition="not"),
+        filters(filters(), one_filter("year", ">", 0)),
+    ):
+        assert set(texts(index.as_retriever(filters=filters()).retrieve(QUESTION))) == ANSWER
+        assert set(texts(sift(index, filters=none).retrieve(QUESTION))) == ANSWER
+
+
+@pytest.mark.parametrize("password", ["p#ss", "p?ss", "p/ss", "p[ss"])
+def test_a_password_may_hold_what_means_something_in_a_url(
+    postgres: Server, database: str, embedding: Embedding, index_over: IndexOver, make: Make, password: str
+) -> None:
+    store = make(
+        "PostgreSQL", password=password
+    )  # LlamaIndex's from_params puts it into the URL as it is; SQLAlchemy reads it
+    store.add([with_vector(n) for n in jordan()])
+    again = make("PostgreSQL", password=password)  # not yet used, so without an engine
+    assert set(texts(SIFTRetriever(again, embed_model=embedding).retrieve(QUESTION))) == ANSWER
+
+
+@pytest.mark.parametrize(
+    "options", [{"use_halfvec": True}, {"hnsw_dist_method": "vector_ip_ops"}, {"hnsw_dist_method": "vector_l2_ops"}]
+)
+def test_scores_in_postgresql_are_llama_indexs_whatever_the_index_compares_by(
+    index_over: IndexOver, make: Make, sift: Sift, options: dict[str, Any]
+) -> None:
+    hnsw = {"hnsw_m": 16, "hnsw_ef_construction": 64, "hnsw_ef_search": 40}
+    if "hnsw_dist_method" in options:
+        hnsw |= options
+        options = {}
+    index = index_over(make("PostgreSQL", hnsw_kwargs=hnsw, **options), jordan())
+    theirs = by_id(index.as_retriever(similarity_top_k=5).retrieve(QUESTION))
+    for one in sift(index).retrieve(QUESTION):
+        assert one.score == pytest.approx(theirs[one.node_id].score, abs=1e-3)
+
+
+def test_the_postprocessor_finds_ids_that_are_uuids_without_dashes(index_over: IndexOver) -> None:
+    ns = [text_node(t, 0) for t in JORDAN]
+    for n in ns:
+        n.id_ = uuid.uuid5(uuid.NAMESPACE_DNS, n.text).hex
+    index = index_over("Qdrant by gRPC", ns)
+    given = index.as_retriever(similarity_top_k=5).retrieve(QUESTION)
+    assert set(texts(SIFTPostprocessor(source=index, top_n=2).postprocess_nodes(given, query_str=QUESTION))) == ANSWER
+
+
+def test_a_store_that_embeds_by_itself_embeds_all_strings_of_a_question(
+    sift: Sift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SiftStore.open("memory://", embedder=WordEmbedder()) as store:
+        store.add(JORDAN)
+        bundle = QueryBundle("France", custom_embedding_strs=["Berlin is a capital", "of Germany, the capital"])
+        assert texts(sift(store, similarity_top_k=1).retrieve(bundle)) == [JORDAN[4]]
+
+
+def test_the_postprocessor_over_a_store_that_embeds_by_itself_does_so_too(sift: Sift) -> None:
+    with SiftStore.open("memory://", embedder=WordEmbedder()) as store:
+        store.add(JORDAN)
+        given = [NodeWithScore(node=one.node) for one in sift(store, similarity_top_k=5).retrieve("x")]
+        bundle = QueryBundle("France", custom_embedding_strs=["Berlin is a capital", "of Germany, the capital"])
+        assert texts(SIFTPostprocessor(source=store, top_n=1).postprocess_nodes(given, bundle)) == [JORDAN[4]]
+
+
+def test_coroutines_have_spans_too(index_over: IndexOver, sift: Sift, seen: Any) -> None:
+    index = index_over("in the index", jordan())
+    _, spans = seen
+    found = asyncio.run(sift(index, 5).aretrieve(QUESTION))
+    asyncio.run(SIFTPostprocessor(source=index, top_n=2).apostprocess_nodes(found, query_str=QUESTION))
+    assert "SIFTRetriever._aretrieve" in span_names(spans)
+    assert "SIFTPostprocessor._apostprocess_nodes" in span_names(spans)
+
+
+async def test_a_client_with_options_for_grpc_serves_coroutines_too(
+    qdrant: Qdrant, collection: str, embedding: Embedding
+) -> None:
+    client = QdrantClient(**address(qdrant), prefer_grpc=True, grpc_options={"grpc.max_receive_message_length": 2**26})
+    theirs = QdrantVectorStore(collection, client=client)
+    theirs.add([with_vector(node) for node in jordan()])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert set(texts(await SIFTRetriever(theirs, embed_model=embedding).aretrieve(QUESTION))) == ANSWER
+    finally:
+        client.close()
+
+
+def test_options_do_not_stand_in_for_filters_or_the_number(index_over: IndexOver, sift: Sift) -> None:
+    index = index_over("in the index", jordan())
+    with pytest.raises(InvalidInputError, match="here filters= and similarity_top_k= say it"):
+        sift(index, filters={"year": 2000}, where={"year": {"$gt": 0}})
+    with pytest.raises(InvalidInputError, match="here filters= and similarity_top_k= say it"):
+        sift(index, similarity_top_k=1, k=3)
+
+
+def test_the_method_is_checked() -> None:
+    with SiftStore.open("memory://") as store, pytest.raises(ValueError):
+        SiftVectorStore(store, method="nearest")
+
+
+def test_a_mode_that_is_not_there_is_named(index_over: IndexOver) -> None:
+    index = index_over("a store in memory", jordan())
+    with pytest.raises(InvalidInputError, match="mode 'sparse' given"):
+        index.as_retriever(vector_store_query_mode="sparse").retrieve(QUESTION)
+
+
+def test_ranges_take_dates_as_text(index_over: IndexOver, sift: Sift) -> None:
+    ns = [text_node(t, row, day=f"2024-0{row + 1}-01") for row, t in enumerate(JORDAN)]
+    for n in ns:
+        n.excluded_embed_metadata_keys = ["day"]
+    index = index_over("in the index", ns)
+    late = filters(one_filter("day", ">", "2024-03-01"))
+    assert set(texts(index.as_retriever(similarity_top_k=9, filters=late).retrieve(QUESTION))) == set(JORDAN[3:])
+    assert set(texts(sift(index, 9, filters=late).retrieve(QUESTION))) == set(JORDAN[3:])
