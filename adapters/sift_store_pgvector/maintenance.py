@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,6 +39,9 @@ class Held:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
         self.holder: int = connection.info.backend_pid
+        weakref.finalize(
+            self, connection.pgconn.finish
+        ).atexit = False  # a loop that ends while a thread takes the lock
 
     def release(self) -> None:
         """Give the lock back; on a broken connection the server has done so."""
