@@ -25,6 +25,7 @@ from typing import Any, TypeAlias, cast
 from sift_store.errors import FilterError
 
 __all__ = [
+    "EVERYTHING",
     "EXACT",
     "And",
     "Equals",
@@ -119,6 +120,8 @@ _INFINITE = (math.inf, -math.inf)
 _MAX_DEPTH = 64
 # What every engine reads as a date: 2020-01-31, with a time and a zone or not.
 _ISO = re.compile(r"(?!0000)\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-](0\d|1[0-5]):[0-5]\d)?)?")
+# A filter that holds for every passage, for who means to delete them all.
+EVERYTHING: Mapping[str, Any] = {"$or": [{"id": {"$exists": True}}, {"id": {"$exists": False}}]}
 _KNOWN = "$eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not"
 
 

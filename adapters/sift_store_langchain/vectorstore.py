@@ -12,6 +12,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import VectorStore
 
 from sift_store import AsyncSiftStore, Hits, InvalidInputError, SiftStore
+from sift_store.filters import EVERYTHING
 from sift_store.records import check_texts, listed
 from sift_store.twins import Twins, search_arguments
 from sift_store_langchain.documents import (
@@ -29,9 +30,6 @@ from sift_store_langchain.mem0 import Listing
 from sift_store_langchain.retriever import SiftVectorStoreRetriever
 
 __all__ = ["SiftVectorStore"]
-
-# A filter that holds for every passage, and is meant to.
-_EVERYTHING: Mapping[str, Any] = {"$or": [{"id": {"$exists": True}}, {"id": {"$exists": False}}]}
 
 
 class SiftVectorStore(VectorStore):
@@ -181,11 +179,11 @@ class SiftVectorStore(VectorStore):
 
     def delete_collection(self) -> None:
         """Delete every passage of the collection."""
-        self.twins.sync().delete(where=_EVERYTHING)
+        self.twins.sync().delete(where=EVERYTHING)
 
     async def adelete_collection(self) -> None:
         """As `delete_collection`."""
-        await (await self.twins.here()).delete(where=_EVERYTHING)
+        await (await self.twins.here()).delete(where=EVERYTHING)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by id, those that are there, in order."""

@@ -16,7 +16,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from sift_store import AsyncSiftStore, Hits, InvalidInputError, Record, SiftStore
-from sift_store.filters import matches, parse
+from sift_store.filters import EVERYTHING, matches, parse
 from sift_store.plan import Method
 from sift_store.reranking import rerank
 from sift_store.twins import Twins, search_arguments
@@ -25,9 +25,6 @@ from sift_store_llama_index.filters import where_of
 from sift_store_llama_index.nodes import node_of, payload_of, text_of
 
 __all__ = ["SiftVectorStore"]
-
-# A filter that holds for every passage, and is meant to.
-_EVERYTHING: Mapping[str, Any] = {"$or": [{"id": {"$exists": True}}, {"id": {"$exists": False}}]}
 
 
 class SiftVectorStore(BasePydanticVectorStore):
@@ -127,14 +124,14 @@ class SiftVectorStore(BasePydanticVectorStore):
         if self._theirs is not None:
             self._theirs.clear()
         else:
-            self._twins.sync().delete(where=_EVERYTHING)
+            self._twins.sync().delete(where=EVERYTHING)
 
     async def aclear(self) -> None:
         """As `clear`."""
         if self._theirs is not None:
             await self._theirs.aclear()
         else:
-            await (await self._twins.here()).delete(where=_EVERYTHING)
+            await (await self._twins.here()).delete(where=EVERYTHING)
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes by id, those that are there and match the filter."""
