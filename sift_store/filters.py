@@ -8,7 +8,9 @@ $exists` on keys; `$and $or $not` around filters. Meaning, the same in every sto
 - a missing key matches `$ne`, `$nin` and `$not` only; null and the empty list count as missing;
 - a list matches if any of its elements does; `$ne` and `$nin` are the negations of `$eq` and `$in`;
 - numbers compare as numbers (3 equals 3.0), booleans are no numbers, text compares exactly;
-- ranges take numbers, dates and datetimes; a naive datetime is UTC, a date is its midnight.
+- ranges take numbers, dates and datetimes; a naive datetime is UTC, a date is its midnight;
+- text is read as a date if it is one of the forms of ISO 8601, of `strftime` and of PostgreSQL that `parse_datetime`
+  knows; what is beyond a microsecond is cut off.
 
 Anything that is no mapping is taken for the engine's own filter and handed to the adapter (`Native`).
 """
@@ -19,7 +21,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
 from sift_store.errors import FilterError
@@ -38,12 +40,17 @@ __all__ = [
     "Range",
     "Scalar",
     "conjunction",
+    "constant",
+    "exact_text",
     "fields",
     "lookup",
     "matches",
     "parse",
     "parse_datetime",
+    "plain_scalar",
+    "predicate",
     "storable",
+    "utc",
 ]
 
 Scalar: TypeAlias = str | int | float | bool | datetime
@@ -118,8 +125,13 @@ _RANGES = {"$gt": "gt", "$gte": "gte", "$lt": "lt", "$lte": "lte"}
 EXACT = 2**53
 _INFINITE = (math.inf, -math.inf)
 _MAX_DEPTH = 64
-# What every engine reads as a date: 2020-01-31, with a time and a zone or not.
-_ISO = re.compile(r"(?!0000)\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-](0\d|1[0-5]):[0-5]\d)?)?")
+# A date with a time and a zone or not: 2020-01-31, 2020-1-31 9:05, 2020-01-31T09:05:00.5+02:00, … +0200, … +02, … UTC.
+_DATE = re.compile(
+    r"\s*(?!0000)(\d{4})-(\d\d?)-(\d\d?)"
+    r"(?:[Tt ]\s*(\d\d?):(\d\d?)(?::(\d\d?)(?:\.(\d+))?)?"
+    r"\s*(?:[Zz]|UTC|utc|([+-])(0\d|1[0-5])(?::?([0-5]\d))?)?)?\s*",
+    re.ASCII,
+)
 # A filter that holds for every passage, for who means to delete them all.
 EVERYTHING: Mapping[str, Any] = {"$or": [{"id": {"$exists": True}}, {"id": {"$exists": False}}]}
 _KNOWN = "$eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not"
@@ -135,9 +147,13 @@ def parse(where: Any, depth: int = 0) -> Filter | None:
         return None
     if not isinstance(where, Mapping):
         return Native(where)
+    _check_depth(depth)
+    return _all([_clause(key, value, depth) for key, value in where.items()])
+
+
+def _check_depth(depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise FilterError(f"filter nested more than {_MAX_DEPTH} deep")
-    return _all([_clause(key, value, depth) for key, value in where.items()])
 
 
 def conjunction(*filters: Filter | None) -> Filter | None:
@@ -157,6 +173,31 @@ def fields(where: Filter | None) -> Iterator[str]:
         yield from fields(where.part)
 
 
+def constant(where: Filter | None) -> bool | None:
+    """What a filter says of every payload, whatever is in it; None if that depends on the payload."""
+    match where:
+        case None:
+            return True
+        case And(parts):
+            return _decided([constant(part) for part in parts], False)
+        case Or(parts):
+            return _decided([constant(part) for part in parts], True)
+        case Not(part):
+            inner = constant(part)
+            return None if inner is None else not inner
+        case In(_, values):
+            return None if values else False
+        case _:
+            return None
+
+
+def _decided(parts: Sequence[bool | None], decisive: bool) -> bool | None:
+    """Of an `Or` (decisive: True) or an `And` (decisive: False)."""
+    if decisive in parts:
+        return decisive
+    return None if None in parts else not decisive
+
+
 def _all(parts: Sequence[Filter]) -> Filter:
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 
@@ -173,6 +214,7 @@ def _clause(key: object, value: Any, depth: int) -> Filter:
         return Not(_required(value, depth))
     if key.startswith("$"):
         raise FilterError(f"unknown operator {key!r}; one of {_KNOWN} wanted")
+    key = exact_text(key)
     if not key or '"' in key or "\\" in key or "" in key.split(".") or not storable(key):
         raise FilterError(
             f"filter key {key!r}: a metadata key wanted: not empty, no double quote or backslash, dots between names"
@@ -180,7 +222,7 @@ def _clause(key: object, value: Any, depth: int) -> Filter:
     if isinstance(value, Mapping):
         if not value:
             raise FilterError(f"{key}: an empty condition given; an operator such as $eq wanted")
-        return _all(_conditions(key, value))
+        return _all(_conditions(key, value, depth))
     return Equals(key, _scalar(key, "$eq", value))
 
 
@@ -191,10 +233,11 @@ def _required(where: Any, depth: int) -> Filter:
     return part
 
 
-def _conditions(key: str, condition: Mapping[Any, Any]) -> list[Filter]:
+def _conditions(key: str, condition: Mapping[Any, Any], depth: int) -> list[Filter]:
+    _check_depth(depth)
     bounds = {_RANGES[name]: _bound(key, name, value) for name, value in condition.items() if name in _RANGES}
     others = [(name, value) for name, value in condition.items() if name not in _RANGES]
-    parts = [_condition(key, name, value) for name, value in others]
+    parts = [_condition(key, name, value, depth) for name, value in others]
     if bounds:
         if len({isinstance(bound, datetime) for bound in bounds.values()}) > 1:
             raise FilterError(f"{key}: numbers and datetimes mixed in one range {dict(condition)!r}")
@@ -202,7 +245,7 @@ def _conditions(key: str, condition: Mapping[Any, Any]) -> list[Filter]:
     return parts
 
 
-def _condition(key: str, name: object, value: Any) -> Filter:
+def _condition(key: str, name: object, value: Any, depth: int) -> Filter:
     if name == "$eq":
         return Equals(key, _scalar(key, "$eq", value))
     if name == "$ne":
@@ -221,36 +264,44 @@ def _condition(key: str, name: object, value: Any) -> Filter:
     if name == "$not":
         if not isinstance(value, Mapping) or not value:
             raise FilterError(f'{key} $not: {value!r} given, a condition such as {{"$gt": 3}} wanted')
-        return Not(_all(_conditions(key, value)))
+        return Not(_all(_conditions(key, value, depth + 1)))
     raise FilterError(f"{key}: unknown operator {name!r}; one of {_KNOWN} wanted")
 
 
 def _scalar(key: str, name: str, value: Any) -> Scalar:
-    value = _plain(value)
-    if isinstance(value, bool) or (isinstance(value, str) and storable(value)):
-        return value
-    if isinstance(value, date):
-        return _moment(value)
-    if isinstance(value, int) and abs(value) < 2**63:
-        return value
-    if isinstance(value, float) and abs(value) < EXACT:  # false of NaN
-        return value
+    scalar = plain_scalar(value)
+    if isinstance(scalar, bool) or (isinstance(scalar, str) and storable(scalar)):
+        return scalar
+    if isinstance(scalar, date):
+        return _instant(key, name, scalar)
+    if isinstance(scalar, int) and abs(scalar) < 2**63:
+        return scalar
+    if isinstance(scalar, float) and abs(scalar) < EXACT:  # false of NaN
+        return scalar
     mend = '; to find missing keys use {"$exists": False}' if value is None else ""
     raise FilterError(f"{key} {name}: {value!r} given; text, a finite number, a boolean or a datetime wanted{mend}")
 
 
 def _bound(key: str, name: str, value: Any) -> float | datetime:
-    value = _plain(value)
-    if isinstance(value, date):
-        return _moment(value)
-    if isinstance(value, int | float) and not isinstance(value, bool) and (abs(value) <= EXACT or value in _INFINITE):
-        return value
+    scalar = plain_scalar(value)
+    if isinstance(scalar, date):
+        return _instant(key, name, scalar)
+    number = isinstance(scalar, int | float) and not isinstance(scalar, bool)
+    if number and (abs(scalar) <= EXACT or scalar in _INFINITE):
+        return cast(float, scalar)
     mend = "; wrap text dates in datetime.fromisoformat" if isinstance(value, str) else ""
     raise FilterError(f"{key} {name}: {value!r} given; a number within ±2⁵³, a date or a datetime wanted{mend}")
 
 
-def _plain(value: Any) -> Any:
-    """A numpy scalar, and a member of an enumeration of numbers or texts, as Python's own."""
+def _instant(key: str, name: str, value: date) -> datetime:
+    moment = utc(value)
+    if moment is None:
+        raise FilterError(f"{key} {name}: {value!r} given; a date in the years 1 to 9999 of UTC wanted")
+    return moment
+
+
+def plain_scalar(value: Any) -> Any:
+    """A numpy scalar, a member of an enumeration and an instance of a subclass, as Python's own; others as they are."""
     if hasattr(value, "dtype") and hasattr(value, "item") and not hasattr(value, "__len__"):
         value = value.item()
     if isinstance(value, bool):
@@ -259,7 +310,12 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, float):
         return float(value)
-    return str.__str__(value) if isinstance(value, str) else value
+    return exact_text(value) if isinstance(value, str) else value
+
+
+def exact_text(text: str) -> str:
+    """Text as Python's own `str`, not as a subclass, whose hash and repr may be anything."""
+    return str.__str__(text)
 
 
 def storable(text: str) -> bool:
@@ -271,40 +327,61 @@ def storable(text: str) -> bool:
     return True
 
 
-def _moment(value: date) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def utc(value: date) -> datetime | None:
+    """A date or datetime as a moment in UTC: a naive one is UTC, a date its midnight. None beyond years 1 to 9999."""
+    try:
+        day = (value.year, value.month, value.day)
+        if not isinstance(value, datetime):
+            return datetime(*day, tzinfo=UTC)
+        clock = (value.hour, value.minute, value.second, value.microsecond)
+        return datetime(*day, *clock, tzinfo=value.tzinfo or UTC, fold=value.fold).astimezone(UTC)
+    except (OverflowError, ValueError, TypeError):  # pandas has a datetime that is none
+        return None
 
 
 # --- the meaning, in Python: what `memory` runs and every other adapter is tested against -----------------------------
 
 
+Test: TypeAlias = Callable[[Mapping[str, Any]], bool]
+
+
 def matches(where: Filter | None, payload: Mapping[str, Any], native: Callable[[Any], bool] | None = None) -> bool:
     """Whether a payload satisfies a filter. `native` decides on `Native` parts; without it they are predicates."""
+    return predicate(where, native)(payload)
+
+
+def predicate(where: Filter | None, native: Callable[[Any], bool] | None = None) -> Test:
+    """A filter as a function of a payload. A list of values is made a set once, whatever its length."""
     match where:
         case None:
-            return True
+            return lambda payload: True  # noqa: ARG005
         case And(parts):
-            return all(matches(part, payload, native) for part in parts)
+            tests = [predicate(part, native) for part in parts]
+            return lambda payload: all(test(payload) for test in tests)
         case Or(parts):
-            return any(matches(part, payload, native) for part in parts)
+            tests = [predicate(part, native) for part in parts]
+            return lambda payload: any(test(payload) for test in tests)
         case Not(part):
-            return not matches(part, payload, native)
+            negated = predicate(part, native)
+            return lambda payload: not negated(payload)
         case Exists(key):
-            return lookup(payload, key) not in (None, [], ())
+            return lambda payload: lookup(payload, key) not in (None, [], ())
         case Equals(key, value):
-            return _any(payload, key, lambda held: _equal(held, value))
+            return _anywhere(key, _membership([value]))
         case In(key, values):
-            return _any(payload, key, lambda held: any(_equal(held, value) for value in values))
+            return _anywhere(key, _membership(values))
         case Range():
-            bounds = where
-            return _any(payload, where.key, lambda held: _within(held, bounds))
+            return _anywhere(where.key, lambda held: _within(held, where))
         case Native(value):
-            if native is not None:
-                return native(value)
-            if not callable(value):
-                raise FilterError(f"{type(value).__name__} given as a filter; a mapping or a predicate wanted")
-            return bool(value(payload))
+            return _native(value, native)
+
+
+def _native(value: Any, native: Callable[[Any], bool] | None) -> Test:
+    if native is not None:
+        return lambda payload: native(value)  # noqa: ARG005
+    if not callable(value):
+        raise FilterError(f"{type(value).__name__} given as a filter; a mapping or a predicate wanted")
+    return lambda payload: bool(value(payload))
 
 
 def lookup(payload: Mapping[str, Any], key: str) -> Any:
@@ -318,28 +395,51 @@ def lookup(payload: Mapping[str, Any], key: str) -> Any:
 
 
 def parse_datetime(text: object) -> datetime | None:
-    """The moment that ISO 8601 text names, UTC if it names no zone; None for anything else."""
-    if not isinstance(text, str) or not _ISO.fullmatch(text):
+    """The moment that text names, in UTC, which it is taken for if it names no zone; None for anything else."""
+    parts = _DATE.fullmatch(text) if isinstance(text, str) else None
+    if parts is None:
         return None
+    *numbers, fraction, sign, hours, minutes = parts.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    microseconds = int((fraction or "0").ljust(6, "0")[:6])
     try:
-        return _moment(datetime.fromisoformat(text))
-    except ValueError:
+        year, month, day, hour, minute, second = (int(number or 0) for number in numbers)
+        moment = datetime(year, month, day, hour, minute, second, microseconds, UTC)
+        return moment + offset if sign == "-" else moment - offset
+    except (ValueError, OverflowError):
         return None
 
 
-def _any(payload: Mapping[str, Any], key: str, test: Callable[[Any], bool]) -> bool:
-    held = lookup(payload, key)
-    return any(test(item) for item in held) if isinstance(held, list | tuple) else test(held)
+def _anywhere(key: str, test: Callable[[Any], bool]) -> Test:
+    """Whether the value at a key, or an element of the list there, passes a test."""
+
+    def tested(payload: Mapping[str, Any]) -> bool:
+        value = lookup(payload, key)
+        return any(map(test, value)) if isinstance(value, list | tuple) else test(value)
+
+    return tested
 
 
-def _equal(held: Any, value: Scalar) -> bool:
-    if isinstance(value, datetime):
-        return parse_datetime(held) == value
-    if isinstance(held, bool) or isinstance(value, bool):
-        return held is value
-    if isinstance(held, int | float) and isinstance(value, int | float) and max(abs(held), abs(value)) >= EXACT:
-        return type(held) is type(value) and held == value  # beyond what a float can tell apart
-    return type(held) in (int, float, str) and bool(held == value)
+def _membership(values: Sequence[Scalar]) -> Callable[[Any], bool]:
+    """Whether a stored value equals one of the values; the work does not grow with their number."""
+    members = {_identity(value) for value in values}
+    has_moments = any(isinstance(value, datetime) for value in values)
+
+    def equals_one(stored: Any) -> bool:
+        if isinstance(stored, str):
+            return (str, stored) in members or (has_moments and (datetime, parse_datetime(stored)) in members)
+        return isinstance(stored, int | float) and _identity(stored) in members
+
+    return equals_one
+
+
+def _identity(value: Scalar) -> tuple[type, Any]:
+    """Equal for values that the language calls equal: 3 and 3.0, but not 1 and True."""
+    if isinstance(value, bool | str | datetime):
+        return (bool if isinstance(value, bool) else str if isinstance(value, str) else datetime, value)
+    if abs(value) >= EXACT:  # beyond what a float can tell apart
+        return type(value), value
+    return float, value
 
 
 def _within(held: Any, bounds: Range) -> bool:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sift_store.errors import InvalidInputError
-from sift_store.filters import lookup, parse_datetime, storable
+from sift_store.filters import exact_text, lookup, parse_datetime, plain_scalar, storable, utc
 
 __all__ = [
     "MAX_DEPTH",
@@ -36,8 +36,11 @@ __all__ = [
 Id: TypeAlias = str | int | UUID
 Payload: TypeAlias = Mapping[str, Any]
 
-# What both a signed 64-bit engine column and JSON can hold.
+# What both a signed 64-bit engine column and JSON can hold; and the largest id of a point in Qdrant.
 _MAX_INT = 2**63 - 1
+_MAX_ID = 2**64 - 1
+# A zone further from UTC, or by a part of a minute, is written by no standard.
+_FURTHEST_ZONE = timedelta(hours=16)
 # Engines recurse when they read a payload back; one gave up at 126.
 MAX_DEPTH = 64
 
@@ -63,18 +66,19 @@ def differs(one: Record, other: Record) -> bool:
 
 
 def check_id(value: object) -> Id:
-    """An id as it was given.
+    """An id as Python's own `str`, `int` or `UUID`, whatever subclass of it was given.
 
     Raises:
-        InvalidInputError: neither text, nor an integer in ±2⁶³, nor a UUID.
+        InvalidInputError: neither text, nor an integer from -2⁶³+1 to 2⁶⁴-1, nor a UUID.
     """
-    if isinstance(value, np.integer):
-        value = int(value)
-    if isinstance(value, UUID) or (isinstance(value, str) and value and storable(value)):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and -_MAX_INT <= value <= _MAX_INT:
-        return value
-    raise InvalidInputError(f"id {value!r}: text that is not empty, an integer within ±2⁶³ or a UUID wanted")
+    id_ = plain_scalar(value)
+    if isinstance(id_, UUID):
+        return id_ if type(id_) is UUID else UUID(int=id_.int)
+    if isinstance(id_, str) and id_ and storable(id_):
+        return id_
+    if isinstance(id_, int) and not isinstance(id_, bool) and -_MAX_INT <= id_ <= _MAX_ID:
+        return id_
+    raise InvalidInputError(f"id {value!r}: text that is not empty, an integer from -2⁶³+1 to 2⁶⁴-1 or a UUID wanted")
 
 
 def check_ids(ids: object) -> list[Id]:
@@ -113,7 +117,7 @@ def check_texts(texts: object) -> list[str]:
             raise InvalidInputError(f"texts[{row}]: {text!r} given, a string that is not empty wanted")
         if not storable(text):
             raise InvalidInputError(f"texts[{row}]: holds a lone surrogate; decode the source with errors='replace'")
-    return given
+    return list(map(exact_text, given))
 
 
 def check_payload(payload: object, where: str, deepest: int = MAX_DEPTH, depth: int = 0) -> dict[str, Any]:
@@ -144,36 +148,57 @@ def _check_depth(depth: int, deepest: int, where: str) -> None:
 def _check_key(key: object, where: str) -> str:
     if not isinstance(key, str) or not key or not storable(key):
         raise InvalidInputError(f"{where}: key {key!r} given, text that is not empty wanted")
-    return key
+    return exact_text(key)
 
 
 def _check_value(value: Any, where: str, deepest: int, depth: int) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        if storable(value):
-            return value
-    elif isinstance(value, int):
-        if abs(value) <= _MAX_INT:
-            return value
-    elif isinstance(value, float):
-        if math.isfinite(value):
-            return value
-    elif isinstance(value, date):  # a datetime is a date
-        return value.isoformat()
-    elif isinstance(value, UUID):
-        return str(value)
-    elif isinstance(value, Mapping):
+    scalar = plain_scalar(value)
+    if _is_json(scalar):
+        return scalar
+    if isinstance(scalar, date):  # a datetime is a date
+        return _date_text(scalar, where)
+    if isinstance(scalar, UUID):
+        return str(scalar)
+    if isinstance(value, Mapping):
         return check_payload(value, where, deepest, depth + 1)
-    elif isinstance(value, list | tuple):
+    if isinstance(value, list | tuple):
         _check_depth(depth, deepest, where)
         return [_check_value(item, f"{where}[{place}]", deepest, depth + 1) for place, item in enumerate(value)]
     raise InvalidInputError(
         f"{where}: {value!r} given; text, a finite number within ±2⁶³, a boolean, None, a date, "
         "or lists and mappings of these wanted"
     )
+
+
+def _is_json(scalar: Any) -> bool:
+    """Whether every engine holds a value as it is."""
+    match scalar:
+        case None | bool():
+            return True
+        case str():
+            return storable(scalar)
+        case int():
+            return abs(scalar) <= _MAX_INT
+        case float():
+            return math.isfinite(scalar)
+        case _:
+            return False
+
+
+def _date_text(value: date, where: str) -> str:
+    """ISO 8601 with the zone that was given, or in UTC where text cannot say that zone."""
+    if not isinstance(value, datetime):
+        return value.isoformat()
+    try:
+        offset = value.utcoffset() or timedelta()
+        if abs(offset) < _FURTHEST_ZONE and not offset % timedelta(minutes=1):
+            return str(value.isoformat())
+    except (ValueError, TypeError):  # a zone that is none
+        pass
+    moment = utc(value)
+    if moment is None:
+        raise InvalidInputError(f"{where}: {value!r} given; a date in the years 1 to 9999 of UTC wanted")
+    return moment.isoformat()
 
 
 def check_indexable(payload: Payload, fields: Mapping[str, str], where: str) -> None:

@@ -27,9 +27,9 @@ from sift_store.adapter import (
 from sift_store.deadline import Deadline
 from sift_store.errors import PartialWriteError, StorageError, StoreClosedError
 from sift_store.filters import Filter
-from sift_store.points import METADATA, PointId, point_id
+from sift_store.points import METADATA, PointId, merged_payload, merges_in_place, point_id
 from sift_store.records import Id, Payload, Record
-from sift_store_edge.filters import translate
+from sift_store_edge.filters import exact_path, to_engine_filter
 from sift_store_edge.host import WRITE_CHUNK, Live
 from sift_store_edge.index import IndexBuilder
 from sift_store_edge.layout import Layout, Meta, Version
@@ -37,6 +37,7 @@ from sift_store_edge.lock import Lock, hold
 from sift_store_edge.points import to_point, to_record
 from sift_store_edge.replacement import EdgeReplacement
 from sift_store_edge.shard import create_shard, declare_fields, engine_errors, load_shard
+from sift_store_edge.spelling import SpeltKeys
 from sift_store_edge.vectors import VectorCache
 
 __all__ = ["EdgeAdapter"]
@@ -66,6 +67,7 @@ class EdgeAdapter:
         self._live: Live | None = None
         self._cache = VectorCache(1)
         self._fields: dict[str, str] = dict(indexed)
+        self._spelt = SpeltKeys()
         self._generation = 0
         self._replacement: Callable[[], object | None] = lambda: None  # a weak reference: one that is lost is over
         self._closed = False
@@ -90,6 +92,7 @@ class EdgeAdapter:
 
     def _serve(self, live: Live, fields: dict[str, str]) -> None:
         self._live, self._fields = live, fields
+        self._spelt = SpeltKeys()
         self._cache = VectorCache(live.meta.dimension)
 
     # --- state --------------------------------------------------------------------------------------------------------
@@ -167,7 +170,12 @@ class EdgeAdapter:
                 for start in range(0, len(records), WRITE_CHUNK):
                     chunk = records[start : start + WRITE_CHUNK]
                     points = [to_point(record) for record in chunk]
-                    self._write(q.UpdateOperation.upsert_points(points), [cast(PointId, point.id) for point in points])
+                    with self._lock:
+                        for record in chunk:
+                            self._spelt.expect(record.payload)
+                        self._write(
+                            q.UpdateOperation.upsert_points(points), [cast(PointId, point.id) for point in points]
+                        )
                     done += len(chunk)
                 self._flush()
             except StorageError as exc:
@@ -182,20 +190,22 @@ class EdgeAdapter:
             if within is not None:
                 outside(self.get(ids), within)
             for start in range(0, len(ids), WRITE_CHUNK):
-                points = [point_id(id_) for id_ in ids[start : start + WRITE_CHUNK]]
-                if None in payload.values():  # the engine takes null for "remove this key"
-                    self._merge(points, payload)
-                else:
-                    self._write(q.UpdateOperation.set_payload(list(points), dict(payload), METADATA), points)
+                self._merge([point_id(id_) for id_ in ids[start : start + WRITE_CHUNK]], payload)
             self._flush()
 
-    def _merge(self, points: Sequence[PointId], payload: Payload) -> None:
-        with self._lock, engine_errors("reading"):
-            stored = self._serving().shard.retrieve(list(points), True, False)
-        for point in stored:
-            whole = dict(point.payload or {})
-            whole[METADATA] = {**whole.get(METADATA, {}), **payload}
-            self._write(q.UpdateOperation.overwrite_payload([point.id], whole), [cast(PointId, point.id)])
+    def _merge(self, points: Sequence[PointId], changes: Payload) -> None:
+        """Merge keys into some payloads; one point at a time where its exact spellings change with them."""
+        with self._lock:
+            self._spelt.expect(changes)
+            with engine_errors("reading"):
+                stored = self._serving().shard.retrieve(list(points), True, False)
+            payloads = {cast(PointId, point.id): point.payload or {} for point in stored}
+            together = [point for point, payload in payloads.items() if merges_in_place(payload, changes)]
+            if together:
+                self._write(q.UpdateOperation.set_payload(list(together), dict(changes), METADATA), together)
+            for point in payloads.keys() - set(together):
+                whole = merged_payload(payloads[point], changes)
+                self._write(q.UpdateOperation.overwrite_payload([point], whole), [point])
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:  # noqa: D102
         with self._write_lock:
@@ -243,7 +253,7 @@ class EdgeAdapter:
         return q.QueryRequest(
             limit=query.limit,
             query=q.Query.Nearest(query.vector.tolist()),
-            filter=translate(query.where, self._fields),
+            filter=self._translated(query.where),
             params=q.SearchParams(hnsw_ef=query.ef, exact=query.exact),
             with_vector=False,
             with_payload=False,
@@ -284,7 +294,7 @@ class EdgeAdapter:
         return {cast(PointId, point.id): to_record(point) for point in stored}
 
     def count(self, where: Filter | None) -> int:  # noqa: D102
-        condition = translate(where, self._fields)
+        condition = self._translated(where)
         with self._lock, engine_errors("counting"):
             return self._serving().shard.count(q.CountRequest(exact=True, filter=condition))
 
@@ -309,8 +319,18 @@ class EdgeAdapter:
                 return points
             after = cast(PointId, rest)
 
+    def _translated(self, where: Filter | None) -> q.Filter | None:
+        return to_engine_filter(where, self._fields, self._is_spelt)
+
+    def _is_spelt(self, key: str) -> bool:
+        """Whether any passage has floats or dates at a key."""
+        somewhere = q.CountRequest(exact=True, filter=q.Filter(must_not=[q.IsEmptyCondition(exact_path(key))]))
+        with self._lock, engine_errors("reading"):
+            shard = self._serving().shard
+            return self._spelt.holds(key, lambda: bool(shard.count(somewhere)))
+
     def _condition(self, ids: Sequence[Id] | None, where: Filter | None) -> q.Filter | None:
-        condition = translate(where, self._fields)
+        condition = self._translated(where)
         if ids is None:
             return condition
         named = q.HasIdCondition({point_id(id_) for id_ in ids})

@@ -9,7 +9,8 @@ from pathlib import Path
 import qdrant_edge as q
 
 from sift_store.errors import SiftStoreError, StorageError
-from sift_store_edge.filters import field_path
+from sift_store.points import EXACT, METADATA
+from sift_store_edge.filters import exact_path, field_path
 
 __all__ = ["INDEXING_THRESHOLD_KB", "create_shard", "declare_fields", "engine_errors", "load_shard"]
 
@@ -62,18 +63,32 @@ def load_shard(path: Path) -> q.EdgeShard:
 def declare_fields(shard: q.EdgeShard, declared: Mapping[str, str]) -> dict[str, str]:
     """Make the payload indexes that are declared and not there; returns all there are, key -> type."""
     with engine_errors("indexing payload fields"):
-        kinds = {str(kind): name for name, kind in _INDEX_TYPES.items()}
-        schema = shard.info().payload_schema
-        present = {_key(path): kinds.get(str(info.data_type), "other") for path, info in schema.items()}
+        present = _present_fields(shard)
         for key, kind in declared.items():
             if present.get(key) == kind:
                 continue
             if key in present:
-                shard.update(q.UpdateOperation.delete_field_index(field_path(key)))
-            shard.update(q.UpdateOperation.create_field_index(field_path(key), _INDEX_TYPES[kind]))
+                for path in _index_paths(key, present[key]):
+                    shard.update(q.UpdateOperation.delete_field_index(path))
+            for path, schema in _index_paths(key, kind).items():
+                shard.update(q.UpdateOperation.create_field_index(path, schema))
         return {**present, **declared}
 
 
-def _key(path: str) -> str:
-    """The metadata key of an engine path, whichever way the engine quotes it."""
-    return path.removeprefix("metadata.").replace('"', "")
+def _index_paths(key: str, kind: str) -> dict[str, q.PayloadSchemaType]:
+    """The engine's indexes for a field: dates are compared by their exact spelling, floats by it as well."""
+    if kind == "datetime":
+        return {exact_path(key): _INDEX_TYPES[kind]}
+    indexes = {field_path(key): _INDEX_TYPES.get(kind, q.PayloadSchemaType.Keyword)}
+    return {**indexes, exact_path(key): q.PayloadSchemaType.Keyword} if kind == "float" else indexes
+
+
+def _present_fields(shard: q.EdgeShard) -> dict[str, str]:
+    kinds = {str(kind): name for name, kind in _INDEX_TYPES.items()}
+    present = {}
+    for path, info in shard.info().payload_schema.items():
+        root, _, rest = path.partition(".")
+        kind = kinds.get(str(info.data_type), "other")
+        if root == METADATA or (root == EXACT and kind == "datetime"):
+            present[rest.replace('"', "")] = kind  # whichever way the engine quotes it
+    return present

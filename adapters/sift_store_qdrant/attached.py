@@ -13,9 +13,9 @@ from sift_store.records import Id, Record
 from sift_store.served import Remembered
 from sift_store_qdrant.calls import key_of
 from sift_store_qdrant.connecting import Server
-from sift_store_qdrant.filters import Fields
+from sift_store_qdrant.filters import Fields, own_fields
 from sift_store_qdrant.payloads import OWN, PayloadLayout, as_key, find_layout
-from sift_store_qdrant.place import FUSIONS, Place, VectorChoice, choose_vector, field_kinds, points_count
+from sift_store_qdrant.place import FUSIONS, Place, VectorChoice, choose_vector, field_kinds, own_kinds, points_count
 from sift_store_qdrant.state import Marks, is_behind
 from sift_store_qdrant.work import DEPTH, TIMEOUT, Call, Info, Stored, Work
 
@@ -134,7 +134,10 @@ def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollectio
     vectors = choose_vector(info.config, options)
     marks = Marks.of(info)
     layout = OWN if marks is not None else (yield from _layout(name, vectors, options))
-    fields = Fields(layout.metadata, field_kinds(info.payload_schema, layout.metadata), layout.text)
+    if marks is not None:
+        fields = own_fields(own_kinds(info.payload_schema))
+    else:
+        fields = Fields(layout.metadata, field_kinds(info.payload_schema, layout.metadata), layout.text)
     if marks is not None and not (is_behind(marks.collection, name) or marks.collection == name):
         marks = None  # a copy of a store under another name
     place = Place(name if marks is None else marks.collection, vectors, layout, fields, fusion, server.note)

@@ -7,16 +7,26 @@ from typing import Any
 
 from qdrant_client import models
 
-from sift_store.points import METADATA, point_id, point_payload
+from sift_store.points import point_id, point_payload
 from sift_store.records import Id, Record
-from sift_store_qdrant.filters import Fields
+from sift_store_qdrant.filters import exact_path, own_fields
 from sift_store_qdrant.state import Marks
 from sift_store_qdrant.work import Call, PointKey
 
-__all__ = ["field_index", "in_chunks", "key_of", "lead", "make_collection", "make_like", "to_point"]
+__all__ = [
+    "CHUNK",
+    "field_indexes",
+    "in_chunks",
+    "key_of",
+    "lead",
+    "make_collection",
+    "make_like",
+    "no_field_indexes",
+    "to_point",
+]
 
 # Points in one request that writes.
-_CHUNK = 256
+CHUNK = 256
 
 
 def key_of(id_: Id) -> PointKey:
@@ -33,8 +43,8 @@ def to_point(record: Record) -> models.PointStruct:
 
 def in_chunks(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
     """As many at a time as one request writes."""
-    for start in range(0, len(records), _CHUNK):
-        yield records[start : start + _CHUNK]
+    for start in range(0, len(records), CHUNK):
+        yield records[start : start + CHUNK]
 
 
 def make_collection(marks: Marks, dimension: int) -> Call:
@@ -78,14 +88,26 @@ def _diff(kind: Any, given: Any) -> Any:
     return kind(**{name: value for name, value in told.items() if name in kind.model_fields})
 
 
-def field_index(collection: str, key: str, kind: str) -> Call:
-    """The making of a payload index."""
-    path = Fields(METADATA, {}).path(key)
+def field_indexes(collection: str, key: str, kind: str) -> Iterator[Call]:
+    """The making of a field's payload indexes."""
+    for path, schema in _index_paths(key, kind).items():
+        call = {"collection_name": collection, "field_name": path, "field_schema": schema, "wait": True}
+        yield Call("create_payload_index", call)
+
+
+def no_field_indexes(collection: str, key: str, kind: str) -> Iterator[Call]:
+    """The dropping of them."""
+    for path in _index_paths(key, kind):
+        yield Call("delete_payload_index", {"collection_name": collection, "field_name": path, "wait": True})
+
+
+def _index_paths(key: str, kind: str) -> dict[str, models.PayloadSchemaType]:
+    """Dates are compared by their exact spelling, floats by it as well."""
     schema = models.PayloadSchemaType(kind)
-    return Call(
-        "create_payload_index",
-        {"collection_name": collection, "field_name": path, "field_schema": schema, "wait": True},
-    )
+    if kind == "datetime":
+        return {exact_path(key): schema}
+    indexes = {own_fields({}).path(key): schema}
+    return {**indexes, exact_path(key): models.PayloadSchemaType.KEYWORD} if kind == "float" else indexes
 
 
 def lead(name: str, collection: str) -> Call:

@@ -1,19 +1,19 @@
-"""Our filter language in the server's own conditions."""
+"""The server's own conditions, for `sift_store.point_filters`."""
 
 from __future__ import annotations
 
-import math
 import re
-import sys
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from qdrant_client import models
 
 from sift_store.errors import FilterError
-from sift_store.filters import EXACT, And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
+from sift_store.filters import Filter
+from sift_store.point_filters import PointFields, translate
+from sift_store.points import EXACT, METADATA
 
-__all__ = ["Fields", "both", "one_of"]
+__all__ = ["Fields", "both", "exact_path", "one_of", "own_fields"]
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -23,23 +23,25 @@ class Fields:
 
     Args:
         below: the payload key that holds the metadata, "" if they stand at the top, beside the `text`.
-        kinds: payload indexes, key -> type. The server answers wrongly where a datetime index meets numbers or the
-            other way round, so that is refused.
+        kinds: payload indexes, key -> type. text: key of the text.
+        exact: from a key to the path of its exact spelling; None where others wrote the payloads.
     """
 
-    def __init__(self, below: str, kinds: Mapping[str, str], text: str = "") -> None:
+    def __init__(
+        self, below: str, kinds: Mapping[str, str], text: str = "", exact: Callable[[str], str] | None = None
+    ) -> None:
         self._below, self._text, self.kinds = below, text, kinds
+        self._fields = PointFields(self.path, exact, kinds)
 
     def path(self, key: str) -> str:
-        """The server's JSON path of a metadata key; names are quoted, so that no character has a meaning.
+        """The server's JSON path of a metadata key.
 
         Raises:
             FilterError: it is the key of the text, which is no metadata.
         """
         if key == self._text and not self._below:
             raise FilterError(f"filter key {key!r}: it holds the text; a metadata key wanted")
-        below = self._below if _PLAIN.fullmatch(self._below) else f'"{self._below}"'
-        return ".".join([*([below] if self._below else []), *(f'"{name}"' for name in key.split("."))])
+        return _path(self._below, key)
 
     def translate(self, where: Filter | None) -> models.Filter | None:
         """The server's filter.
@@ -47,58 +49,62 @@ class Fields:
         Raises:
             FilterError: a native filter that is not the server's, or a value that the field's index cannot compare.
         """
-        return None if where is None else self._filter(where)
+        made: models.Filter | None = translate(where, self._fields, _ServerConditions())
+        return made
 
-    def _filter(self, where: Filter) -> models.Filter:
-        match where:
-            case And(parts):
-                return models.Filter(must=[self._filter(part) for part in parts])
-            case Or(parts):
-                return models.Filter(should=[self._filter(part) for part in parts]) if parts else _nothing()
-            case Not(part):
-                return models.Filter(must_not=[self._filter(part)])
-            case Exists(key):
-                empty = models.IsEmptyCondition(is_empty=models.PayloadField(key=self.path(key)))
-                return models.Filter(must_not=[empty])
-            case Equals(key, value):
-                return models.Filter(must=[self._equals(key, value)])
-            case In(key, values):
-                return models.Filter(should=[self._equals(key, value) for value in values]) if values else _nothing()
-            case Range(key):
-                if math.inf in (where.gt, where.gte) or -math.inf in (where.lt, where.lte):
-                    return _nothing()  # no number is beyond; over REST an infinite bound would be none
-                return models.Filter(must=[self._range(key, where)])
-            case Native(value):
-                if not isinstance(value, models.Filter):
-                    raise FilterError(
-                        f"{type(value).__name__} given as a filter; a mapping or a qdrant_client.models.Filter wanted"
-                    )
-                return value
 
-    def _equals(self, key: str, value: Scalar) -> models.FieldCondition:
-        if isinstance(value, bool | str) or (isinstance(value, int) and abs(value) >= EXACT):
-            return models.FieldCondition(key=self.path(key), match=models.MatchValue(value=value))
-        return self._range(key, Range(key, gte=value, lte=value))  # 3 equals 3.0, 2020-01-01T00Z 2020-01-01T01+01
+def own_fields(kinds: Mapping[str, str]) -> Fields:
+    """The fields of a collection of ours."""
+    return Fields(METADATA, kinds, exact=exact_path)
 
-    def _range(self, key: str, bounds: Range) -> models.FieldCondition:
-        named = {"gt": bounds.gt, "gte": bounds.gte, "lt": bounds.lt, "lte": bounds.lte}
-        given = {name: bound for name, bound in named.items() if bound is not None}
-        moments = any(isinstance(bound, datetime) for bound in given.values())
-        kind = self.kinds.get(key)
-        if kind is not None and moments != (kind == "datetime") and not (moments and kind == "keyword"):
+
+def exact_path(key: str) -> str:
+    """The path of the exact spelling of what stands at a metadata key, in a collection of ours."""
+    return _path(EXACT, key)
+
+
+def _path(root: str, key: str) -> str:
+    """Names are quoted, so that no character has a meaning."""
+    below = root if _PLAIN.fullmatch(root) else f'"{root}"'
+    return ".".join([*([below] if root else []), *(f'"{name}"' for name in key.split("."))])
+
+
+class _ServerConditions:
+    """See `sift_store.point_filters.Conditions`."""
+
+    def every(self, parts: Sequence[Any]) -> models.Filter:
+        return models.Filter(must=list(parts))
+
+    def some(self, parts: Sequence[Any]) -> models.Filter:
+        return models.Filter(should=list(parts))
+
+    def none(self, parts: Sequence[Any]) -> models.Filter:
+        return models.Filter(must_not=list(parts))
+
+    def nothing(self) -> models.Filter:
+        return one_of([])
+
+    def empty(self, path: str) -> Any:
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+
+    def one_of(self, path: str, values: Sequence[str] | Sequence[int]) -> Any:
+        return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))  # type: ignore[arg-type]  # all of one type
+
+    def truth(self, path: str, value: bool) -> Any:
+        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
+
+    def numbers(self, path: str, bounds: Mapping[str, float]) -> Any:
+        return models.FieldCondition(key=path, range=models.Range(**bounds))
+
+    def moments(self, path: str, bounds: Mapping[str, str]) -> Any:
+        return models.FieldCondition(key=path, range=models.DatetimeRange.model_validate(bounds))
+
+    def native(self, value: Any) -> models.Filter:
+        if not isinstance(value, models.Filter):
             raise FilterError(
-                f"{key} is indexed as {kind}, a {'datetime' if moments else 'number'} cannot be compared with it; "
-                "index the field with the fitting type"
+                f"{type(value).__name__} given as a filter; a mapping or a qdrant_client.models.Filter wanted"
             )
-        if not moments:
-            most = sys.float_info.max
-            given = {name: min(max(float(bound), -most), most) for name, bound in given.items()}  # type: ignore[arg-type]  # no moments
-        within = models.DatetimeRange if moments else models.Range
-        return models.FieldCondition(key=self.path(key), range=within.model_validate(given))
-
-
-def _nothing() -> models.Filter:
-    return models.Filter(must=[models.HasIdCondition(has_id=[])])
+        return value
 
 
 def one_of(keys: Sequence[int | str]) -> models.Filter:

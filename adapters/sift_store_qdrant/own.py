@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from qdrant_client import models
@@ -20,14 +20,23 @@ from sift_store.adapter import (
 )
 from sift_store.errors import LocationError, NotFoundError, PartialWriteError, StorageError
 from sift_store.filters import Filter
-from sift_store.points import METADATA, point_payload
+from sift_store.points import METADATA, merged_payload, merges_in_place
 from sift_store.records import Id, Payload, Record
 from sift_store.served import Remembered
-from sift_store_qdrant.calls import field_index, in_chunks, key_of, lead, make_collection, to_point
+from sift_store_qdrant.calls import (
+    CHUNK,
+    field_indexes,
+    in_chunks,
+    key_of,
+    lead,
+    make_collection,
+    no_field_indexes,
+    to_point,
+)
 from sift_store_qdrant.connecting import Server
-from sift_store_qdrant.filters import Fields, both, one_of
+from sift_store_qdrant.filters import both, one_of, own_fields
 from sift_store_qdrant.payloads import OWN
-from sift_store_qdrant.place import Place, choose_vector, field_kinds, points_count
+from sift_store_qdrant.place import Place, choose_vector, own_kinds, points_count
 from sift_store_qdrant.state import Lease, Marks, is_behind
 from sift_store_qdrant.work import DEPTH, TIMEOUT, Call, Info, Pause, Work
 
@@ -120,7 +129,7 @@ class OwnCollection(Remembered):
             )
         if marks.born not in self._births:
             self._births.append(marks.born)
-        fields = Fields(METADATA, field_kinds(info.payload_schema, METADATA))
+        fields = own_fields(own_kinds(info.payload_schema))
         place = Place(marks.collection, choose_vector(info.config, {}), OWN, fields, note=self.server.note)
         self._state = State(marks, place, Lease.of(info))
         return info
@@ -181,7 +190,7 @@ class OwnCollection(Remembered):
             if not (yield from self._may_be_taken(first, dimension)):
                 return
         for key, kind in self.declared.items():
-            yield field_index(first.collection, key, kind)
+            yield from field_indexes(first.collection, key, kind)
         if (yield from self.info()) is None:
             yield lead(self.name, first.collection)
             yield from self.info()
@@ -217,9 +226,8 @@ class OwnCollection(Remembered):
         for key, kind in self.declared.items():
             if place.fields.kinds.get(key) != kind:
                 if key in place.fields.kinds:
-                    gone = {"collection_name": place.collection, "field_name": place.fields.path(key), "wait": True}
-                    yield Call("delete_payload_index", gone)
-                yield field_index(place.collection, key, kind)
+                    yield from no_field_indexes(place.collection, key, place.fields.kinds[key])
+                yield from field_indexes(place.collection, key, kind)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -253,24 +261,31 @@ class OwnCollection(Remembered):
         state = yield from self._writable()
         if within is not None:
             outside((yield from self.get(ids, vectors=False)), within)
-        place, changes = state.place, dict(payload)
-        if None in payload.values():  # the server takes null for "remove this key"
-            yield from self._merge(place, ids, changes, within)
-        else:
-            which = both(one_of([key_of(id_) for id_ in ids]), place.fields.translate(within))
-            call = {"collection_name": place.collection, "payload": changes, "points": which, "key": METADATA}
-            yield from _there(_once(Call("set_payload", {**call, "wait": True})))
+        for start in range(0, len(ids), CHUNK):
+            yield from self._merge(state.place, ids[start : start + CHUNK], dict(payload), within)
         yield from self._check_same(state)
 
     def _merge(self, place: Place, ids: Sequence[Id], changes: Mapping[str, Any], within: Filter | None) -> Work[None]:
-        """Read and overwrite, each in its turn: of two that do so at once, one may not see the other."""
+        """Merge keys into some payloads in one request.
+
+        Where exact spellings change, whole payloads are read and overwritten: of two who do so at once, one may not
+        see the other.
+        """
         scope = place.fields.translate(within)
-        for record in (yield from place.fetch([key_of(id_) for id_ in ids])):
-            if record is not None:
-                whole = point_payload(replace(record, payload={**record.payload, **changes}))
-                which = both(one_of([key_of(record.id)]), scope)  # by filter: one that is gone stays so
-                call = {"collection_name": place.collection, "payload": whole, "points": which}
-                yield from _there(_once(Call("overwrite_payload", {**call, "wait": True})))
+        points = yield from place.retrieve([key_of(id_) for id_ in ids], vectors=False)
+        together = [point.key for point in points if merges_in_place(point.payload, changes)]
+        operations: list[Any] = []
+        if together:
+            merged = models.SetPayload(payload=dict(changes), filter=both(one_of(together), scope), key=METADATA)
+            operations.append(models.SetPayloadOperation(set_payload=merged))
+        for point in points:
+            if point.key not in together:  # by filter: one that is gone stays so
+                which = both(one_of([point.key]), scope)
+                whole = models.SetPayload(payload=merged_payload(point.payload, changes), filter=which)
+                operations.append(models.OverwritePayloadOperation(overwrite_payload=whole))
+        if operations:
+            call = {"collection_name": place.collection, "update_operations": operations, "wait": True}
+            yield from _there(_once(Call("batch_update_points", call)))
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> Work[int]:
         """Delete by ids, by filter, or by both; how many went."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from sift_store.errors import LocationError
 from sift_store.kernels import unit_rows
-from sift_store.points import METADATA
+from sift_store.points import METADATA, point_record
 from sift_store.records import Id, Record
 from sift_store_qdrant.work import PointKey, Stored
 
@@ -38,6 +38,9 @@ class PayloadLayout:
 
     def record(self, point: Stored) -> Record:
         """A point as a record. A text that is not there is empty."""
+        vector = None if point.vector is None else _unit(point.vector)
+        if self is OWN:
+            return point_record(point.key, point.payload, vector)
         held = point.payload
         text = held.get(self.text)
         if text is None and self.name == "LlamaIndex":
@@ -47,7 +50,6 @@ class PayloadLayout:
             payload = dict(below) if isinstance(below, Mapping) else {}
         else:
             payload = {key: value for key, value in held.items() if key != self.text}
-        vector = None if point.vector is None else _unit(point.vector)
         return Record(self._id(point), text if isinstance(text, str) else "", payload, vector)
 
     def named(self, point: Stored) -> str | int | None:

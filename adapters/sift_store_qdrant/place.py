@@ -12,12 +12,13 @@ from qdrant_client import models
 from sift_store.adapter import CandidateQuery, Candidates, Key
 from sift_store.errors import LocationError
 from sift_store.filters import Filter
+from sift_store.points import EXACT, METADATA
 from sift_store.records import Record
 from sift_store_qdrant.filters import Fields
 from sift_store_qdrant.payloads import PayloadLayout
 from sift_store_qdrant.work import Call, Found, Nearest, PointKey, Query, Retrieve, Stored, Work
 
-__all__ = ["FUSIONS", "Place", "VectorChoice", "choose_vector", "field_kinds", "points_count"]
+__all__ = ["FUSIONS", "Place", "VectorChoice", "choose_vector", "field_kinds", "own_kinds", "points_count"]
 
 Metric = Literal["cosine", "dot", "euclid"]
 
@@ -90,6 +91,12 @@ def field_kinds(schema: Mapping[str, models.PayloadIndexInfo], below: str) -> di
         for path, kind in plain.items()
         if path.startswith(prefix) and kind in _KINDS
     }
+
+
+def own_kinds(schema: Mapping[str, models.PayloadIndexInfo]) -> dict[str, str]:
+    """The same of a collection of ours, where dates are indexed by their exact spelling."""
+    moments = {key: kind for key, kind in field_kinds(schema, EXACT).items() if kind == "datetime"}
+    return {**field_kinds(schema, METADATA), **moments}
 
 
 def points_count(info: models.CollectionInfo, collection: str) -> Work[int]:
