@@ -2,7 +2,9 @@
 
     qdrant://host:6333?collection=handbook            ours, or with SiftStore.attach any; qdrants:// for TLS
     qdrant://host:6333?collection=docs&vector=dense&text=body&metadata=meta&sparse=bm25&fusion=dbsf      attached
-    …&grpc_port=6334                                  gRPC is tried there first
+    …&grpc_port=7334                                  gRPC is tried there first; without, at 6334 if REST is at 6333
+
+gRPC is used where it is shown to be the same server's, else REST, and `doctor` says why.
 
 The key comes from the environment (QDRANT_API_KEY) or the URL: qdrants://:KEY@host.
 """

@@ -18,6 +18,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from sift_store.errors import InvalidInputError, LocationError, StorageError
 from sift_store.location import Location
 from sift_store_qdrant.grpc_wire import GrpcWire
+from sift_store_qdrant.identity import is_one_server
 from sift_store_qdrant.local_wire import LocalWire
 from sift_store_qdrant.rest_wire import RestWire
 from sift_store_qdrant.session import Wire
@@ -32,6 +33,9 @@ _WANTED = "qdrant://host:6333?collection=NAME, a key percent-encoded,"
 _PROBE, _TIMEOUT = 3, 60
 # Else a server that was down for some seconds is not tried again for as many.
 _RECONNECT = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1000}
+# A server compresses its answers if it may, which takes it longer than sending floats, and most of a search.
+_UNCOMPRESSED = {"grpc.compression_enabled_algorithms_bitset": 1}
+_UNCOMPRESSED_REST = {"Accept-Encoding": "identity"}
 # What the adapter needs: the query API; for collections of our own, metadata of a collection.
 _LEAST, _LEAST_OWN = (1, 10), (1, 16)
 
@@ -112,20 +116,39 @@ def access_to(location: Location, client: Any, *, asynchronous: bool, local: boo
     if client is not None:
         return _given(client, asynchronous, local)
     options = _options(location)
-    try:
-        with closing(_made(QdrantClient, {**options, "prefer_grpc": True, "timeout": _PROBE})) as probe:
-            probe.info()
-    except (grpc.RpcError, QdrantException) as exc:
-        why = exc.details() if isinstance(exc, grpc.RpcError) else str(exc)
-        note = f"REST, because no gRPC answers at port {options['grpc_port']} ({_short(why)})"
-        return Access(None, {**options, "timeout": _TIMEOUT}, RestWire(), note)
+    why = _why_not_grpc(options, location)
+    if why:
+        return Access(None, {**options, "timeout": _TIMEOUT}, RestWire(), f"REST, because {why}")
     return Access(None, {**options, "prefer_grpc": True, "timeout": _TIMEOUT}, GrpcWire())
 
 
+def _why_not_grpc(options: Mapping[str, Any], location: Location) -> str:
+    """What speaks against gRPC; "" if it answers and is the same server's.
+
+    Ports are not guessed: what answers at another server's port would get the key and all that is written.
+    """
+    named, port = "grpc_port" in location.options, options["grpc_port"]
+    if not named and (options["port"] != _PORT or options["prefix"]):
+        return "it is not at port 6333 alone, and the URL names no port of gRPC; say &grpc_port= if there is one"
+    try:
+        with closing(_made(QdrantClient, {**options, "prefer_grpc": True, "timeout": _PROBE})) as probe:
+            probe.info()
+            same = is_one_server(probe, location.options.get("collection"))
+    except (grpc.RpcError, QdrantException) as exc:
+        why = exc.details() if isinstance(exc, grpc.RpcError) else str(exc)
+        return f"no gRPC answers at port {port} ({_short(why)})"
+    if same is False:
+        return f"the gRPC at port {port} is another server's"
+    if same is None and not named:
+        return f"nothing shows that the gRPC at port {port} is the same server's; say &grpc_port={port} if it is"
+    return ""
+
+
 def _made(kind: type[Any], options: Mapping[str, Any]) -> Any:
-    given = dict(options.get("grpc_options") or {})
-    given.pop("grpc.primary_user_agent", None)  # a client writes its own into what it is given
-    return kind(**{**options, "grpc_options": {**_RECONNECT, **given}})
+    channel = dict(options.get("grpc_options") or {})
+    channel.pop("grpc.primary_user_agent", None)  # a client writes its own into what it is given
+    headers = {**_UNCOMPRESSED_REST, **(options.get("metadata") or {})}
+    return kind(**{**options, "grpc_options": {**_RECONNECT, **_UNCOMPRESSED, **channel}, "metadata": headers})
 
 
 def _key(parts: SplitResult) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -48,13 +49,17 @@ class Gate:
         version: what the server says it is.
         requests: the name of every request that arrived.
         delay: seconds that pass between the work and its answer.
+        peer_id: the random number that tells a node of Qdrant from all others.
+        encodings: what the requests over HTTP said of compressed answers.
     """
 
     def __init__(self, collections: Collections, api_key: str | None, read_only_key: str | None) -> None:
         self.collections = collections
         self.version = VERSION
         self.requests: list[str] = []
+        self.encodings: list[str | None] = []
         self.delay = 0.0
+        self.peer_id = secrets.randbits(53) | 1
         self._api_key, self._read_only_key = api_key, read_only_key
         self._troubles: list[_Trouble] = []
         self._lock = threading.Lock()

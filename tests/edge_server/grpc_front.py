@@ -228,6 +228,11 @@ def _info(gate: Gate, request: pb.GetCollectionInfoRequest) -> pb.GetCollectionI
     return pb.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
 
 
+def _cluster_info(gate: Gate, request: pb.CollectionClusterInfoRequest) -> pb.CollectionClusterInfoResponse:
+    gate.collections.info(request.collection_name)
+    return pb.CollectionClusterInfoResponse(peer_id=gate.peer_id, shard_count=1)
+
+
 def _exists(gate: Gate, request: pb.CollectionExistsRequest) -> pb.CollectionExistsResponse:
     exists = gate.collections.exists(request.collection_name)
     return pb.CollectionExistsResponse(result=pb.CollectionExists(exists=exists))
@@ -270,6 +275,7 @@ _SERVICES: dict[str, dict[str, tuple[str, Any, Callable[[Gate, Any], Any]]]] = {
         "UpdateAliases": ("change_aliases", pb.ChangeAliases, _change_aliases),
         "ListCollectionAliases": ("collection_aliases", pb.ListCollectionAliasesRequest, _collection_aliases),
         "ListAliases": ("aliases", pb.ListAliasesRequest, _aliases),
+        "CollectionClusterInfo": ("cluster_info", pb.CollectionClusterInfoRequest, _cluster_info),
         "CollectionExists": ("collection_exists", pb.CollectionExistsRequest, _exists),
     },
     "qdrant.Points": {

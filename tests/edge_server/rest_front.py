@@ -94,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bytes) -> bytes:
         gate, headers = self.server.gate, {name.lower(): value for name, value in self.headers.items()}
+        gate.encodings.append(headers.get("accept-encoding"))
         key, arguments = _place(self.command, self.path)
         if key == "GET ":
             return gate.run("health", headers, lambda: _version(gate))
@@ -102,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(f"{self.command} {self.path} is not known here", 404)
 
         def work() -> bytes:
+            if key == "GET collections/*/cluster":
+                gate.collections.info(*arguments)
+                return b'{"result":%b,"status":"ok","time":0.0}' % to_json({"peer_id": gate.peer_id, **_ONE_NODE})
             given = [] if route.body is None else [route.body.validate_json(body)]
             result = route.do(gate.collections, *arguments, *given)
             return b'{"result":%b,"status":"ok","time":0.0}' % result
@@ -261,6 +265,8 @@ class _Route:
     body: TypeAdapter[Any] | None = None
 
 
+_ONE_NODE: dict[str, Any] = {"shard_count": 1, "local_shards": [], "remote_shards": [], "shard_transfers": []}
+
 _ROUTES = {
     "GET collections": _Route("list_collections", _list),
     "GET aliases": _Route("aliases", _aliases),
@@ -269,6 +275,7 @@ _ROUTES = {
     "PUT collections/*": _Route("create_collection", _create, TypeAdapter(m.CreateCollection)),
     "PATCH collections/*": _Route("update_collection", _update, TypeAdapter(m.UpdateCollection)),
     "DELETE collections/*": _Route("delete_collection", _drop),
+    "GET collections/*/cluster": _Route("cluster_info", _info),
     "GET collections/*/exists": _Route("collection_exists", _exists),
     "GET collections/*/aliases": _Route("collection_aliases", _aliases),
     "PUT collections/*/index": _Route("create_index", _create_index, TypeAdapter(m.CreateFieldIndex)),
