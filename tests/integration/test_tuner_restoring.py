@@ -107,6 +107,14 @@ def modes(model: Any) -> dict[int, bool]:
 
 
 @pytest.fixture(autouse=True)
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Python's own handler: a background job of a script, or `nohup`, starts with the signal ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(autouse=True)
 def _gradients_are_on_afterwards() -> Iterator[None]:
     yield
     on = torch.is_grad_enabled()
