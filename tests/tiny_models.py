@@ -86,7 +86,8 @@ def described(model: Any) -> dict[str, Any]:
         "tensors": {name: (id(t), t.data_ptr(), t.requires_grad, *_bits(t)) for name, t in tensors.items()},
         "gradients": {name: (id(t.grad), *_bits(t.grad)) for name, t in tensors.items() if t.grad is not None},
         "modules": {name: (id(module), _attributes(module)) for name, module in model.named_modules()},
-        "config": model.config.to_dict(),
+        "config": (id(model.config), model.config.to_dict()),
+        "generation": (id(model.generation_config), model.generation_config.to_dict()),
     }
 
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from types import MethodType, TracebackType
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import torch
 
@@ -17,9 +17,10 @@ from sift_store.adapter import Progress
 from sift_store.errors import AdaptationError, InvalidInputError
 from sift_store_transformers.device import out_of_memory_told, own_randomness, synchronize
 from sift_store_transformers.encoding import Example
-from sift_store_transformers.lora import active_adapter, add_lora, is_peft_model, refuse_merging
+from sift_store_transformers.lora import active_adapter, add_lora, fresh_weights, is_peft_model, refuse_merging
 from sift_store_transformers.scoring import evaluating, example_loss, loss_of
-from sift_store_transformers.snapshot import Snapshot, release, reserve
+from sift_store_transformers.snapshot import Claim, Snapshot, reserve
+from sift_store_transformers.trainable import check_differentiable, check_gradients, trainable
 
 __all__ = ["Adaptation", "Guard", "Method", "Recipe", "Step"]
 
@@ -57,10 +58,32 @@ class Step:
     seconds: float
 
 
+class _WayOut:
+    """A method that tells the claim of its object each time it is bound."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._function = function
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self._function
+        bound = MethodType(self._function, instance)
+        instance._claim.watch(bound)
+        return bound
+
+
+_Function = TypeVar("_Function", bound=Callable[..., None])
+
+
+def _watched(function: _Function) -> _Function:
+    return cast(_Function, _WayOut(function))
+
+
 class Adaptation(AbstractContextManager[Any]):
     """What `TestTimeTuner.adapt` gives: enter it to train and get the model, leave it to have the model as it was.
 
-    It can be entered once. Inside the block the model is shared as ever: whoever uses it gets the adapted one.
+    It can be entered once. Inside the block the model is shared as ever: whoever uses it gets the adapted one. Entered
+    by hand, it is to be kept: an adaptation that is garbage has put its model back.
 
     Attributes:
         steps: those done. kept: whether the adaptation holds inside the block; None before it and without a guard.
@@ -81,7 +104,7 @@ class Adaptation(AbstractContextManager[Any]):
         self._guard = guard
         self._progress = progress
         self._adapted: Any = None
-        self._found: Snapshot | None = None
+        self._claim = Claim(self)
         self._used = False
 
     def __repr__(self) -> str:
@@ -91,8 +114,9 @@ class Adaptation(AbstractContextManager[Any]):
         """Train; the model that results, in the modes it was found in."""
         if self._used:
             raise AdaptationError("this adaptation was entered before; adapt again for another")
+        self._claim.begin()
         try:
-            reserve(self._model, self)
+            reserve(self._model, self._claim)
             self._used = True
             with out_of_memory_told(self._where):
                 self._adapt()
@@ -101,6 +125,7 @@ class Adaptation(AbstractContextManager[Any]):
             raise
         return self._adapted
 
+    @_watched
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -112,7 +137,8 @@ class Adaptation(AbstractContextManager[Any]):
         Raises:
             AdaptationError: there is none: outside of the block, rolled back, or method "full".
         """
-        if self.kept is False or self._recipe.method != "lora" or not is_peft_model(self._adapted):
+        trained = self._claim.holds and self.kept is not False and self._recipe.method == "lora"
+        if not trained or not is_peft_model(self._adapted):
             raise AdaptationError(
                 f"export: no trained adapter at hand (method {self._recipe.method!r}, kept {self.kept}); method='lora' "
                 "wanted, inside of the `with` block, not rolled back"
@@ -127,13 +153,7 @@ class Adaptation(AbstractContextManager[Any]):
             before = self._guard_loss(model)
         with own_randomness(model, recipe.seed), torch.inference_mode(False), torch.enable_grad():
             with self._timed("prepare"):
-                peft_model = is_peft_model(model)
-                within = recipe.method == "lora" and not peft_model
-                trained = (active_adapter(model) if recipe.method == "lora" and peft_model else []) or trainable(model)
-                self._found = Snapshot(model, [] if within else trained)
-                adapted = add_lora(model, recipe.lora) if within else model
-                trained = trainable(adapted) if within else trained
-                settled = Snapshot(adapted, []) if within else self._found
+                adapted, trained, settled = self._chosen()
                 settled.set_aside_gradients()
                 _prepare(adapted, trained, recipe)
             with self._timed("tune"):
@@ -146,10 +166,26 @@ class Adaptation(AbstractContextManager[Any]):
         if before is not None and after is not None:
             self.guarded = (before, after)
             self.kept = after < before
-            if not self.kept:
+            if not self.kept and self._claim.snapshot is not None:
                 self._adapted = model
-                self._found.restore()
+                self._claim.snapshot.restore()
                 refuse_merging(model)
+
+    def _chosen(self) -> tuple[Any, list[Any], Snapshot]:
+        """The model to train, which of its weights, and how it is to be when they are trained."""
+        model, recipe = self._model, self._recipe
+        check_differentiable(model)
+        if recipe.method == "lora" and not is_peft_model(model):
+            own = list(model.parameters())
+            self._claim.snapshot = whole = Snapshot(model, [])
+            adapted = add_lora(model, recipe.lora)
+            fresh = fresh_weights(adapted, own)
+            known = {id(parameter) for parameter in own}
+            whole.keep([p for p in fresh if id(p) in known])  # a configuration may train biases of the model itself
+            return adapted, fresh, Snapshot(adapted, [])
+        trained = (active_adapter(model) if recipe.method == "lora" else []) or trainable(model)
+        self._claim.snapshot = whole = Snapshot(model, trained)
+        return model, trained, whole
 
     def _train(self, model: Any, trained: Sequence[Any]) -> None:
         recipe = self._recipe
@@ -162,7 +198,10 @@ class Adaptation(AbstractContextManager[Any]):
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.autocast):
                 loss = loss_of(model, example)
             value = _finite(loss.item(), f"step {place + 1}")
-            loss.backward()
+            if loss.requires_grad:
+                loss.backward()
+            if place == 0:
+                check_gradients(trained)
             optimizer.step()
             optimizer.zero_grad()
             torch.clear_autocast_cache()  # of an autocast around the block, which would keep casts of the old weights
@@ -191,31 +230,9 @@ class Adaptation(AbstractContextManager[Any]):
     # --- and back -----------------------------------------------------------------------------------------------------
 
     def _leave(self) -> None:
-        """Everything as found. An interrupt waits until it is: each part may be done again."""
-        interrupt: KeyboardInterrupt | None = None
-        while True:
-            try:
-                self._put_back()
-                break
-            except KeyboardInterrupt as exc:
-                interrupt = exc
-        if interrupt is not None:
-            raise interrupt
-
-    def _put_back(self) -> None:
-        done = True
-        try:
-            if self._found is not None:
-                with self._timed("restore"):
-                    self._found.restore()
-                    synchronize(self._model.device)
-        except KeyboardInterrupt:
-            done = False
-            raise
-        finally:
-            if done:
-                release(self._model, self)
-                self._adapted = self._found = None
+        self._claim.put_back()
+        self.seconds["restore"] = self._claim.seconds
+        self._adapted = None
 
     def _where(self) -> str:
         place = min(len(self.steps), len(self._examples) - 1)
@@ -228,12 +245,6 @@ class Adaptation(AbstractContextManager[Any]):
             yield
         finally:
             self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - started
-
-
-def trainable(model: Any) -> list[Any]:
-    """The parameters that ask for gradients; of a model frozen for inference, all of floating point."""
-    floating = [p for p in model.parameters() if p.is_floating_point()]
-    return [p for p in floating if p.requires_grad] or floating
 
 
 def _finite(loss: float, where: str) -> float:

@@ -10,7 +10,7 @@ import torch
 
 from sift_store.errors import AdaptationError
 
-__all__ = ["out_of_memory_told", "own_randomness", "synchronize"]
+__all__ = ["is_out_of_memory", "out_of_memory_told", "own_randomness", "synchronize"]
 
 
 def synchronize(device: Any) -> None:
@@ -44,14 +44,19 @@ def out_of_memory_told(where: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as exc:
-        # On the CPU torch raises a bare RuntimeError.
-        told = str(exc).lower()
-        if not isinstance(exc, MemoryError) and "out of memory" not in told and "allocate memory" not in told:
+        if not is_out_of_memory(exc):
             raise
         raise AdaptationError(
             f"out of memory at {where()}; the weights are as before. A smaller max_tokens=, checkpointing=True or "
             "method='lora' needs less"
         ) from exc
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what it says; on the CPU torch raises a bare RuntimeError."""
+    told = str(error).lower()
+    of_torch = isinstance(error, RuntimeError) and ("out of memory" in told or "allocate memory" in told)
+    return of_torch or isinstance(error, MemoryError)
 
 
 def _state(generator: Any) -> Any:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import torch
+from transformers.pytorch_utils import Conv1D
+
 from sift_store.errors import AdaptationError
 from sift_store.registry import needs_extra
+from sift_store_transformers.device import is_out_of_memory
 
-__all__ = ["active_adapter", "add_lora", "default_lora", "is_peft_model", "refuse_merging"]
+__all__ = ["active_adapter", "add_lora", "default_lora", "fresh_weights", "is_peft_model", "refuse_merging"]
 
 
 def default_lora() -> Any:
@@ -19,11 +23,27 @@ def default_lora() -> Any:
 
 
 def add_lora(model: Any, config: Any) -> Any:
-    """The model with fresh low-rank adapters in it, its own weights frozen; new modules in the mode of the model."""
+    """The model with fresh low-rank adapters in it, its own weights frozen; new modules in the mode of the model.
+
+    Raises:
+        AdaptationError: peft can make none of this configuration in this model.
+    """
     with needs_extra("finetune"):
         from peft import get_peft_model
     found = {id(module) for module in model.modules()}
-    adapted = get_peft_model(model, deepcopy(config))  # peft writes names of this model into it
+    try:
+        adapted = get_peft_model(model, deepcopy(config))  # peft writes names of this model into it
+    except Warning:  # made an error by the caller's own filter
+        raise
+    except Exception as exc:
+        if is_out_of_memory(exc):
+            raise
+        names = _linear_names(model)
+        mend = f"name some of its linear layers: {', '.join(names)}" if names else "it has no linear layers in floats"
+        raise AdaptationError(
+            f"lora: target_modules={getattr(config, 'target_modules', None)!r} given, but peft can put no such adapter "
+            f"into {type(model).__name__}: {str(exc).rstrip('.')}. A peft configuration for this model wanted; {mend}"
+        ) from exc
     for module in adapted.modules():
         if id(module) not in found:
             module.training = getattr(module, "base_layer", model).training
@@ -36,6 +56,23 @@ def active_adapter(model: Any) -> list[Any]:
     return [p for name, p in model.named_parameters() if prefix and prefix in name and active & set(name.split("."))]
 
 
+def fresh_weights(adapted: Any, own: list[Any]) -> list[Any]:
+    """What to train of a model that `add_lora` made, whose own parameters were these.
+
+    Raises:
+        AdaptationError: nothing was added that can be trained.
+    """
+    known = {id(parameter) for parameter in own}
+    floating = [p for p in adapted.parameters() if p.is_floating_point()]
+    # An inference_mode=True in the configuration freezes what was just made: it is what is trained nevertheless.
+    trained = [p for p in floating if p.requires_grad] or [p for p in floating if id(p) not in known]
+    if not trained:
+        raise AdaptationError(
+            "lora: this configuration adds nothing to train; one whose target_modules= are linear layers wanted"
+        )
+    return trained
+
+
 def is_peft_model(model: Any) -> bool:
     """Whether peft has put adapters into the model already."""
     return hasattr(model, "get_base_model") and hasattr(model, "peft_config")
@@ -46,6 +83,13 @@ def refuse_merging(model: Any) -> None:
     for module in model.modules():
         if hasattr(module, "merged_adapters"):
             module.merge = _refuse
+
+
+def _linear_names(model: Any) -> list[str]:
+    """The last parts of their names, each once, as `target_modules` takes them."""
+    kinds = (torch.nn.Linear, Conv1D)
+    linear = [name for name, module in model.named_modules() if isinstance(module, kinds)]
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in linear))
 
 
 def _refuse(*_: Any, **__: Any) -> None:

@@ -14,7 +14,7 @@ from sift_store.errors import InvalidInputError
 from sift_store.hooks import Picks, steps_worth_taking
 from sift_store.results import Hit, Hits
 from sift_store_transformers.adaptation import Adaptation, Guard, Method, Recipe
-from sift_store_transformers.encoding import Passage, context_length, encode
+from sift_store_transformers.encoding import Passage, Reach, context_length, encode
 from sift_store_transformers.loading import load_causal_lm
 from sift_store_transformers.lora import default_lora
 from sift_store_transformers.scoring import completion, text_nats
@@ -124,10 +124,12 @@ class TestTimeTuner:
             progress: called with (done, all) after each step.
 
         Raises:
-            InvalidInputError: no passages, a text that cannot be trained on, or no variance trace for alpha.
+            InvalidInputError: no passages, a text that cannot be trained on, token ids that the model does not know,
+                or no variance trace for alpha.
 
-        Entering raises AdaptationError when another adaptation has the model, when memory is out, or the loss is no
-        number; whatever is raised, in there or in the block, the weights are as before, bit for bit.
+        Entering raises AdaptationError when another adaptation has the model, when memory is out, when the model's
+        weights are quantised, when peft can make no LoRA of the configuration, or the loss is no number; whatever is
+        raised, in there or in the block, the weights are as before, bit for bit.
         """
         if isinstance(passages, Hits):
             passages = Picks.of(passages)
@@ -140,12 +142,12 @@ class TestTimeTuner:
                     "alpha: needs the variance trace of the picks, which a search by method 'sift' gives; here is none"
                 )
             trained = trained[: steps_worth_taking(variance, alpha)]
-        room = context_length(self.model)
+        reach = Reach.of(self.model)
         examples = [
-            encode(self.tokenizer, passage, f"passage {place}", self.max_tokens, room)
+            encode(self.tokenizer, passage, f"passage {place}", self.max_tokens, reach)
             for place, passage in enumerate(trained, start=1)
         ]
-        return Adaptation(self.model, examples, self._recipe, self._guard(keep_if, room), progress)
+        return Adaptation(self.model, examples, self._recipe, self._guard(keep_if, reach), progress)
 
     def loss(self, text: str, context: str = "") -> float:
         """Mean loss of a text in nats a token, the first token left out, by the model as it is now.
@@ -162,12 +164,15 @@ class TestTimeTuner:
         return nats / math.log(2) / len(text.encode())
 
     def complete(self, prompt: str, max_new_tokens: int = 64) -> str:
-        """What the model, as it is now, writes after a prompt: greedy, and only what is new."""
+        """What the model, as it is now, writes after a prompt: greedy, and only what is new.
+
+        Of the model's generation settings only those count that say which token ends a text.
+        """
         return completion(self.model, self.tokenizer, prompt, max_new_tokens)
 
-    def _guard(self, keep_if: str | Callable[[Any], float] | None, room: int | None) -> Guard | None:
+    def _guard(self, keep_if: str | Callable[[Any], float] | None, reach: Reach) -> Guard | None:
         if isinstance(keep_if, str):
-            return encode(self.tokenizer, keep_if, "keep_if", self.max_tokens, room)
+            return encode(self.tokenizer, keep_if, "keep_if", self.max_tokens, reach)
         if keep_if is not None and not callable(keep_if):
             raise InvalidInputError(
                 f"keep_if: {type(keep_if).__name__} given, a text or a function from a model to a number wanted"

@@ -107,6 +107,14 @@ def modes(model: Any) -> dict[int, bool]:
 
 
 @pytest.fixture(autouse=True)
+def _ctrl_c_interrupts() -> Iterator[None]:
+    """Python's own handler: a background job of a script, or `nohup`, starts with the signal ignored."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(autouse=True)
 def _gradients_are_on_afterwards() -> Iterator[None]:
     yield
     on = torch.is_grad_enabled()
@@ -227,7 +235,7 @@ class Stopper:
         self.line, self.lines = line, 0
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_name not in ("_put_back", "restore", "restore_state"):
+        if frame.f_code.co_name not in ("restore", "restore_state", "_set_back"):
             return None
         if event == "line":
             self.lines += 1
@@ -283,6 +291,50 @@ def test_what_is_done_to_structure_and_modes_inside_of_the_block_is_undone(metho
         model.model.layers[0].mlp.act_fn = torch.nn.ReLU()
         model.lm_head = torch.nn.Linear(32, 5)
         model.model.norm.weight = torch.nn.Parameter(torch.zeros(32))
+    assert described(model) == before
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("made", ["llama", "peft"])
+def test_what_is_done_to_the_settings_inside_of_the_block_is_undone(made: str, method: Method) -> None:
+    model = MODELS[made]()
+    model.config.stages = {"names": ["a", "b"], "inner": {"depth": [1, 2]}}
+    before, stages = described(model), model.config.stages
+    with tuner_for(model, method).adapt(TEXTS):
+        model.config.use_cache = False
+        model.config.added = 7
+        model.config.rope_parameters["rope_theta"] = 1.0
+        model.config.stages["names"].append("c")
+        del model.config.stages["inner"]["depth"][0]
+        model.generation_config.num_beams = 3
+        model.generation_config.stop_strings = ["cat"]
+        model.generation_config = None
+        if made == "peft":
+            model.peft_config["default"].r = 99
+    assert described(model) == before
+    assert model.config.stages is stages
+    assert stages == {"names": ["a", "b"], "inner": {"depth": [1, 2]}}
+    assert made == "llama" or model.peft_config["default"].r == 2
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # which peft tells of the head of GPT-2
+@pytest.mark.parametrize(
+    "settings",
+    [{"inference_mode": True}, {"bias": "all"}, {"modules_to_save": ["lm_head"]}, {"use_dora": True}],
+    ids=str,
+)
+def test_a_model_is_as_it_was_whatever_the_configuration_trains_beside_adapters(settings: dict[str, Any]) -> None:
+    model = gpt2()
+    before = described(model)
+    lora = LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True, **settings)
+    tuner = TestTimeTuner(model, byte_tokenizer(), method="lora", learning_rate=1e-2, lora=lora)
+    loss = tuner.loss(TEXTS[0])
+    with tuner.adapt(TEXTS, keep_if=TEXTS[0]):
+        assert tuner.loss(TEXTS[0]) < loss
+    assert described(model) == before
+    worse = iter([1.0, 2.0])
+    with tuner.adapt(TEXTS, keep_if=lambda _: next(worse)):
+        assert described(model) == before
     assert described(model) == before
 
 
