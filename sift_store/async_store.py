@@ -188,6 +188,7 @@ class AsyncSiftStore(Shell):
 
     async def optimize(self, *, wait: bool = True) -> None:
         """As `SiftStore.optimize`; while it waits, other calls go on."""
+        self._context.check_process()
         worker = _new_worker()
         try:
             await _run(optimize_steps(self._context, wait), worker)
@@ -200,7 +201,7 @@ class AsyncSiftStore(Shell):
 
     async def close(self) -> None:
         """As `SiftStore.close`."""
-        if self._owner:
+        if self._owner and self._context.process == os.getpid():
             close = self._context.adapter.close
             await (close() if inspect.iscoroutinefunction(close) else asyncio.to_thread(close))
             self._worker.shutdown(wait=False)
@@ -218,6 +219,7 @@ class AsyncSiftStore(Shell):
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
+        self._context.check_process()
         return await _run(steps, self._worker)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from sift_store.adapter import Adapter, Key
 from sift_store.deadline import Deadline
 from sift_store.embedding import Embedding, SparseEmbedding
+from sift_store.errors import StoreClosedError
 from sift_store.filters import Filter, matches
 from sift_store.records import Record
 
@@ -39,6 +41,7 @@ class Context:
         scope: ANDed to every filter. stamps: put on every add. deadline: of the search under way.
         sparse: gives the sparse vectors of questions, for hybrid search.
         awaits: coroutine functions are awaited, so that an embedder's own can be used.
+        process: the one that opened the store. A fork of it shares connections and files, but not their state.
     """
 
     adapter: Adapter
@@ -48,6 +51,19 @@ class Context:
     deadline: Deadline | None = None
     sparse: SparseEmbedding | None = None
     awaits: bool = False
+    process: int = field(default_factory=os.getpid)
+
+    def check_process(self) -> None:
+        """Refuse to use in a fork what its parent goes on using.
+
+        Raises:
+            StoreClosedError: the store was opened before the fork.
+        """
+        if self.process != os.getpid() and self.adapter.capabilities.persistent:
+            raise StoreClosedError(
+                f"the store was opened in process {self.process}, of which this one, {os.getpid()}, is a fork; its "
+                "connections are the parent's: open the store after the fork, in each worker"
+            )
 
     @property
     def embedding(self) -> Embedding | None:

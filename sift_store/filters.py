@@ -51,6 +51,7 @@ __all__ = [
     "predicate",
     "storable",
     "utc",
+    "within",
 ]
 
 Scalar: TypeAlias = str | int | float | bool | datetime
@@ -113,9 +114,14 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """A filter of the engine's own."""
+    """A filter of the engine's own.
+
+    Attributes:
+        guarded: it is part of a scope's filter, which it must not be able to widen: an adapter refuses what could.
+    """
 
     value: Any
+    guarded: bool = False
 
 
 Filter: TypeAlias = Equals | In | Range | Exists | And | Or | Not | Native
@@ -160,6 +166,25 @@ def conjunction(*filters: Filter | None) -> Filter | None:
     """All of the filters that are not None, as one."""
     given = [part for part in filters if part is not None]
     return _all(given) if given else None
+
+
+def within(scope: Filter | None, where: Filter | None) -> Filter | None:
+    """A filter that holds where a scope and another filter do, and that no native part can widen."""
+    return where if scope is None else conjunction(scope, None if where is None else _guarded(where))
+
+
+def _guarded(where: Filter) -> Filter:
+    match where:
+        case And(parts):
+            return And(tuple(map(_guarded, parts)))
+        case Or(parts):
+            return Or(tuple(map(_guarded, parts)))
+        case Not(part):
+            return Not(_guarded(part))
+        case Native(value):
+            return Native(value, guarded=True)
+        case _:
+            return where
 
 
 def fields(where: Filter | None) -> Iterator[str]:

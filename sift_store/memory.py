@@ -226,7 +226,8 @@ class _MemoryReplacement:
 def copied(record: Record, vectors: bool) -> Record:
     """What leaves is the caller's own: changing it changes nothing here."""
     payload = copy.deepcopy(dict(record.payload))
-    return with_changes(record, payload=payload, vector=record.vector if vectors else None)
+    vector = record.vector.copy() if vectors and record.vector is not None else None
+    return with_changes(record, payload=payload, vector=vector)
 
 
 def open_store(location: Location, *, indexed: Mapping[str, str], client: object = None) -> Adapter:

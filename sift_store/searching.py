@@ -22,7 +22,7 @@ from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_ste
 from sift_store.deadline import Deadline
 from sift_store.embedding import check_embedder
 from sift_store.errors import EmbedderError, InvalidInputError
-from sift_store.filters import conjunction
+from sift_store.filters import within
 from sift_store.hooks import Hook, Picks
 from sift_store.kernels import unit_rows
 from sift_store.plan import Method, Plan, Request, make_plan
@@ -160,7 +160,7 @@ def _pools(
         raise InvalidInputError("weights: method 'knn' ranks by the best score and weighs nothing; leave them out")
     if context.sparse is not None and any(question.weights is not None for question in questions):
         raise InvalidInputError("weights: the fused scores of hybrid search cannot be weighed; leave them out")
-    request = replace(request, where=conjunction(context.scope, request.where))
+    request = replace(request, where=within(context.scope, request.where))
     statistics: Statistics = yield partial(context.adapter.statistics, deadline=context.deadline)
     generation = context.in_use.generation
     check_generation(statistics.generation, generation)

@@ -311,7 +311,7 @@ class SiftStore(Shell):
 
     def close(self) -> None:
         """Release the store; a second call does nothing."""
-        if self._owner:
+        if self._owner and self._context.process == os.getpid():
             self._context.adapter.close()
 
     def _lent(self) -> Self:
@@ -327,6 +327,7 @@ class SiftStore(Shell):
         self.close()
 
     def _run(self, steps: Steps[T]) -> T:
+        self._context.check_process()
         return run(steps)
 
 

@@ -29,7 +29,7 @@ from sift_store.errors import (
     ReadOnlyError,
     SiftStoreError,
 )
-from sift_store.filters import And, conjunction, matches, parse
+from sift_store.filters import constant, matches, parse, within
 from sift_store.kernels import unit_rows
 from sift_store.records import (
     Id,
@@ -131,6 +131,7 @@ def _add_chunk(
         made = rows[places]
     identity = embedding.identity if embedding else EmbedderIdentity()
     if not (yield from _has_content(context)):
+        _check_first(embedding, made.shape[1])
         yield partial(adapter.create, made.shape[1], identity)
     statistics: Statistics = yield adapter.statistics
     check_generation(statistics.generation, generation)
@@ -142,6 +143,16 @@ def _add_chunk(
         for place, vector in zip(places, made, strict=True)
     ]
     yield partial(adapter.upsert, batch, generation=generation, within=context.scope)
+
+
+def _check_first(embedding: Embedding | None, dimension: int) -> None:
+    """The first vectors decide a collection's dimension: those of the embedder and those that were given must agree."""
+    wanted = embedding.dimension if embedding is not None else None
+    if wanted not in (None, dimension):
+        raise EmbedderError(
+            f"the vectors have dimension {dimension}, the embedder gives {wanted}; give vectors of the embedder's own, "
+            "or open the store without embedder="
+        )
 
 
 def _shifted(progress: Progress, start: int, total: int) -> Progress:
@@ -223,9 +234,11 @@ def delete_steps(context: Context, ids: Sequence[Id] | None, where: Any) -> Step
     if ids is None and where is None:
         raise InvalidInputError("delete: ids or where wanted; to delete everything drop the collection")
     asked = parse(where)
-    if ids is None and asked == And(()):
-        raise InvalidInputError("delete: where={} matches everything; to delete everything drop the collection")
-    condition = conjunction(context.scope, asked)
+    if ids is None and constant(asked) is True:
+        raise InvalidInputError(
+            f"delete: where={where!r} matches everything, whatever is stored; to delete everything drop the collection"
+        )
+    condition = within(context.scope, asked)
     named = None if ids is None else check_ids(ids)
     if not (yield from _has_content(context)):
         return 0
@@ -235,7 +248,7 @@ def delete_steps(context: Context, ids: Sequence[Id] | None, where: Any) -> Step
 
 def count_steps(context: Context, where: Any) -> Steps[int]:
     """How many passages match."""
-    condition = conjunction(context.scope, parse(where))
+    condition = within(context.scope, parse(where))
     if not (yield from _has_content(context)):
         return 0
     counted: int = yield partial(context.adapter.count, condition)

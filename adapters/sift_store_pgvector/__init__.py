@@ -96,10 +96,11 @@ def _connected(location: Location, client: Any) -> Iterator[tuple[Session, Serve
     with driver_errors("connecting"):
         session = Session(connections(parameters, client))
     try:
+        parameters = parameters or session.parameters()
         server = Server()
         session.read("looking at the server", server.look)
         session.vector_oids = server.vector_oids
-        yield session, server, parameters or session.parameters()
+        yield session, server, parameters
     except BaseException:
         session.close()
         raise
@@ -113,10 +114,11 @@ async def _connected_async(
     with driver_errors("connecting"):
         session = AsyncSession(await async_connections(parameters, client))
     try:
+        parameters = parameters or await session.parameters()
         server = Server()
         await session.read("looking at the server", server.look)
         session.vector_oids = server.vector_oids
-        yield session, server, parameters or await session.parameters()
+        yield session, server, parameters
     except BaseException:
         await session.close()
         raise

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying
 from sift_store.deadline import Deadline
 from sift_store.errors import DeadlineError, StorageError
 from sift_store_pgvector.async_connecting import AsyncConnections
-from sift_store_pgvector.connecting import same_place
+from sift_store_pgvector.connecting import check_encoding, same_place
 from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.session import (
     FATE,
@@ -46,6 +46,7 @@ class AsyncSession:
         """As `Session.parameters`."""
         with driver_errors("connecting"):
             async with self._connections.lend(Deadline.after(TIMEOUT)) as connection:
+                check_encoding(connection)
                 return same_place(connection)
 
     async def read(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline | None = None) -> T:
@@ -130,7 +131,7 @@ async def _execute(connection: Any, sql: str, parameters: Any = None) -> Any:
 async def _on(connection: Any, step: Sequence[Statement] | CopyIn) -> list[Rows]:
     if isinstance(step, CopyIn):
         async with binary_cursor(connection).copy(step.sql) as copy:
-            for block in step.blocks:
+            for block in step.blocks(connection.info.encoding):
                 await copy.write(block)
         return []
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
@@ -28,7 +29,7 @@ def upsert(state: State, records: Sequence[Record], within: Filter | None) -> Wo
     """Write records in one transaction: all of them or none."""
     stage = stage_table(state.kind)
     yield [compiled(CreateTable(stage))]
-    yield CopyIn(f"COPY {stage.name} FROM STDIN (FORMAT BINARY)", copied_records(records, state.kind))
+    yield CopyIn(f"COPY {stage.name} FROM STDIN (FORMAT BINARY)", partial(copied_records, records, state.kind))
     passage = state.passage
     names = ["key", "id", "id_type", "text", "payload"]
     rows = pg_insert(passage).from_select(names, select(*(stage.c[name] for name in names)).order_by(stage.c.key))

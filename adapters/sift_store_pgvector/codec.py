@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -40,6 +41,8 @@ VectorType: TypeAlias = Literal["vector", "halfvec"]
 _DTYPES = {"vector": ">f4", "halfvec": ">f2"}
 # PostgreSQL's text holds no NUL. U+FDD0 is no character, and meant for a program's own use: it escapes NUL and itself.
 _MARK, _NUL = "\ufdd0", "\ufdd00"
+# Nor does its numeric hold a negative zero. It keeps trailing zeros, of which no float's text has two.
+_NEGATIVE_ZERO = "0.00"
 
 
 class VectorParameter:
@@ -88,25 +91,36 @@ def with_nul(text: str) -> str:
 def encode_payload(payload: Payload) -> str:
     """A payload as JSON that jsonb gives back with the same types: floats keep a decimal point, NUL is escaped."""
     text = json.dumps(payload, ensure_ascii=False)
-    return _json(payload) if "e+" in text or "\\u0000" in text or _MARK in text else text
+    special = "e+" in text or "-0.0" in text or "\\u0000" in text or _MARK in text
+    return _json(payload) if special else text
 
 
 def decode_payload(text: str) -> dict[str, Any]:
     """The reverse of `encode_payload`, from jsonb's text."""
-    payload: dict[str, Any] = json.loads(text)
+    payload: dict[str, Any] = json.loads(text, parse_float=_float)
     return _unescaped(payload) if _MARK in text else payload
+
+
+def _float(text: str) -> float:
+    return -0.0 if text == _NEGATIVE_ZERO else float(text)
 
 
 def _json(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(without_nul(value), ensure_ascii=False)
-    if isinstance(value, float) and abs(value) >= 1e16:
-        return f"{value:.1f}"  # jsonb would make an integer of 1e+16
+    if isinstance(value, float):
+        return _float_text(value)
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_json, value))}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_json(key)}:{_json(item)}" for key, item in value.items()) + "}"
     return json.dumps(value)
+
+
+def _float_text(value: float) -> str:
+    if value == 0 and math.copysign(1, value) < 0:
+        return _NEGATIVE_ZERO
+    return f"{value:.1f}" if abs(value) >= 1e16 else json.dumps(value)  # jsonb would make an integer of 1e+16
 
 
 def _unescaped(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,8 @@ __all__ = [
     "GuardedAsyncConnection",
     "GuardedConnection",
     "check_driver",
+    "check_encoding",
+    "connection_options",
     "connections",
     "is_async_client",
     "is_ours",
@@ -36,6 +38,9 @@ __all__ = [
 T = TypeVar("T")
 
 POOL_SIZE = 10
+# Of every connection that is made here. Text is UTF-8 whatever environment, role or URL say; a statement that a server
+# keeps prepared is another's behind a pooler.
+_OURS: dict[str, Any] = {"client_encoding": "utf8", "prepare_threshold": None}
 # A server that is asked to stop a statement gets this long to do so before the connection is dropped.
 _GRACE = 1.0
 # A pool is waited for so long before a connection is tried beside it, to learn why there is none.
@@ -147,16 +152,34 @@ class _Context:
     connection = None
 
 
+def check_encoding(connection: Any) -> None:
+    """Refuse a caller's connections that cannot say how their text is encoded.
+
+    Raises:
+        InvalidInputError: they speak SQL_ASCII, in which bytes mean what anybody takes them for.
+    """
+    encoding = connection.info.parameter_status("client_encoding")
+    if encoding == "SQL_ASCII":
+        raise InvalidInputError(
+            "client: its connections speak SQL_ASCII, which is no encoding; make them with client_encoding=utf8"
+        )
+
+
 def is_ours(connection: Any) -> bool:
     """Whether a connection is of a pool of our own."""
     return isinstance(connection, GuardedConnection | GuardedAsyncConnection)
 
 
+def connection_options(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What every connection of ours is made with."""
+    application = {"application_name": "sift-store", "connect_timeout": _CONNECT_TIMEOUT}
+    return {**application, **parameters, **_OURS}
+
+
 def pool_options(parameters: dict[str, Any]) -> dict[str, Any]:
     """How a pool of ours is made."""
-    application = {"application_name": "sift-store", "connect_timeout": _CONNECT_TIMEOUT}
     return {
-        "kwargs": {**application, **parameters, "autocommit": True, "prepare_threshold": None, "context": _Context()},
+        "kwargs": {**connection_options(parameters), "autocommit": True, "context": _Context()},
         "min_size": 1,
         "max_size": POOL_SIZE,
         "open": False,

@@ -44,9 +44,9 @@ def stage_table(kind: VectorType) -> Table:
     )
 
 
-def copied_records(records: Sequence[Record], kind: VectorType) -> Iterator[bytes]:
-    """Records in the format of COPY BINARY, in the order of `stage_table`'s columns."""
-    return _blocks(_row(_columns(record, kind)) for record in records)
+def copied_records(records: Sequence[Record], kind: VectorType, encoding: str) -> Iterator[bytes]:
+    """Records in the format of COPY BINARY, in the order of `stage_table`'s columns, texts in an encoding."""
+    return _blocks(_row(_columns(record, kind, encoding)) for record in records)
 
 
 def copied_vectors(records: Sequence[Record], kind: VectorType) -> Iterator[bytes]:
@@ -54,16 +54,14 @@ def copied_vectors(records: Sequence[Record], kind: VectorType) -> Iterator[byte
     return _blocks(_row([key_of(record.id).bytes, encode_vector(_vector(record), kind)]) for record in records)
 
 
-def _columns(record: Record, kind: VectorType) -> list[bytes]:
+def _columns(record: Record, kind: VectorType, encoding: str) -> list[bytes]:
     id_, id_type = to_id_columns(record.id)
-    payload = b"\x01" + encode_payload(record.payload).encode()
-    body = without_nul(record.text).encode()
     return [
         key_of(record.id).bytes,
-        id_.encode(),
-        id_type.encode(),
-        body,
-        payload,
+        id_.encode(encoding),
+        id_type.encode(encoding),
+        without_nul(record.text).encode(encoding),
+        b"\x01" + encode_payload(record.payload).encode(encoding),
         encode_vector(_vector(record), kind),
     ]
 

@@ -19,6 +19,7 @@ _TRANSIENT = {"57P01", "57P02", "57P03", "53300", "40001", "40P01"}
 # What a server says when it will not have a connection; the driver knows no SQLSTATE then.
 _NO_DATABASE = re.compile(r"database .* does not exist")
 _FINAL = ("does not exist", "authentication failed", "no pg_hba.conf entry", "permission denied", "is not permitted")
+_CODING = (UnicodeEncodeError, UnicodeDecodeError)
 _REFUSED = ("28P01", "28000", "42501")
 _MENDS = {
     "28P01": "check the password (or PGPASSWORD)",
@@ -63,6 +64,11 @@ def driver_errors(doing: str, deadline: Deadline | None = None) -> Iterator[None
         raise StoreClosedError("the store is closed; open it again") from exc
     except psycopg.errors.InvalidCatalogName as exc:
         raise NotFoundError(f"{doing}: {_message(exc)}; create it first") from exc
+    except UnicodeError as exc:
+        raise StorageError(
+            f"{doing}: the connection's encoding {exc.encoding if isinstance(exc, _CODING) else ''} cannot hold the "
+            "text; make the client's connections with client_encoding=utf8"
+        ) from exc
     except psycopg.Error as exc:
         state = exc.sqlstate or ""
         if _NO_DATABASE.search(_message(exc)):

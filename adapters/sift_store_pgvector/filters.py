@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -27,6 +27,7 @@ from sqlalchemy import (
     String,
     Text,
     and_,
+    any_,
     case,
     cast,
     false,
@@ -37,12 +38,11 @@ from sqlalchemy import (
     true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, JSONPATH
-from sqlalchemy.sql.elements import Grouping, TextClause
 from sqlalchemy.types import TypeEngine
 
-from sift_store.errors import FilterError
-from sift_store.filters import And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
+from sift_store.filters import EXACT, And, Equals, Exists, Filter, In, Native, Not, Or, Range, Scalar
 from sift_store_pgvector.codec import without_nul
+from sift_store_pgvector.natives import checked_native
 
 __all__ = ["RANGE_FUNCTIONS", "Fields", "our_function", "translate"]
 
@@ -53,10 +53,16 @@ RANGE_FUNCTIONS = {
     "datetime": ("earliest", "latest"),
 }
 
-# What the language reads as a date, up to the zone, with the hours and minutes that Python takes.
-_CLOCK = r"([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,9})?)?"
-_ISO = rf"^(?!0000)\d{{4}}-\d\d-\d\d([T ]{_CLOCK}(Z|[+-](0\d|1[0-5]):[0-5]\d)?)?$"
-_ZONED = r"\d\d:\d\d.*(Z|[+-]\d\d:\d\d)$"
+# What the language reads as a date (see `sift_store.filters.parse_datetime`), with the hours and minutes of a clock.
+_DAY = r"(?!0000)\d{4}-\d\d?-\d\d?"
+_CLOCK = r"([01]?\d|2[0-3]):[0-5]?\d(:[0-5]?\d(\.\d+)?)?"
+_ZONE = r"([Zz]|UTC|utc|[+-](0\d|1[0-5])(:?[0-5]\d)?)"
+ISO = rf"^\s*{_DAY}([Tt ]\s*{_CLOCK}\s*{_ZONE}?)?\s*$"
+ZONED = rf":\d.*{_ZONE}\s*$"
+_FIRST = datetime.min.replace(tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+# From so many values on they are compared by a hash table instead of one by one.
+_MANY = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +96,8 @@ def translate(where: Filter | None, fields: Fields) -> ColumnElement[bool]:
             return or_(false(), *(translate(part, fields) for part in parts))
         case Not(part):
             return translate(part, fields).is_not(true())
-        case Native(value):
-            if not isinstance(value, ColumnElement | TextClause):
-                raise FilterError(
-                    f"{type(value).__name__} given as a filter; a mapping or a SQLAlchemy condition, e.g. "
-                    "sqlalchemy.text(\"payload ->> 'lang' = 'en'\"), wanted"
-                )
-            return Grouping(value)
+        case Native(value, guarded):
+            return checked_native(value, guarded)
         case _:
             return _leaf(where, fields)
 
@@ -130,7 +131,7 @@ def _asked(
         case Range():
             bounds = _bounds(where)
             if isinstance(bounds[0][1], datetime):
-                condition = _any_moment(payload, names, bounds)
+                condition = _any_moment(payload, names, lambda moment: and_(*_moment_tests(moment, bounds)))
             else:
                 tests = ['@.type() == "number"', *(f"@ {op} {_number(b)}" for op, b in bounds if not math.isinf(b))]
                 impossible = any((b == math.inf) == (op[0] == ">") for op, b in bounds if math.isinf(b))
@@ -139,10 +140,38 @@ def _asked(
 
 
 def _one_of(payload: ColumnElement[Any], names: Sequence[str], values: Sequence[Scalar]) -> ColumnElement[bool]:
-    literal = [f"@ == {_literal(value)}" for value in values if not isinstance(value, datetime)]
-    moments = [[("==", value)] for value in values if isinstance(value, datetime)]
-    parts = [_anywhere(payload, names, " || ".join(literal))] if literal else []
-    return or_(false(), *parts, *(_any_moment(payload, names, bounds) for bounds in moments))
+    plain = [value for value in values if not isinstance(value, datetime)]
+    moments = [value for value in values if isinstance(value, datetime)]
+    parts: list[ColumnElement[bool]] = []
+    if len(plain) >= _MANY or any(map(_is_large, plain)):
+        parts.append(_hashed(payload, names, plain))
+    elif plain:
+        parts.append(_anywhere(payload, names, " || ".join(f"@ == {_literal(value)}" for value in plain)))
+    if moments:
+        parts.append(_any_moment(payload, names, lambda moment: moment == any_(_array(moments))))
+    return or_(false(), *parts)
+
+
+def _hashed(payload: ColumnElement[Any], names: Sequence[str], values: Sequence[Any]) -> ColumnElement[bool]:
+    """Whether the value at the key, or an element of the list there, is among many."""
+    large = [str(value) for value in values if _is_large(value)]
+    usual = [_literal(value) for value in values if not _is_large(value)]
+    stored = _value_at(payload, names)
+    element = func.jsonb_array_elements(_listed(stored), type_=JSONB).column_valued("element")
+    equal = element == any_(cast(cast(usual, ARRAY(Text)), ARRAY(JSONB)))
+    if large:
+        number = func.jsonb_typeof(element) == "number"
+        equal = or_(equal, and_(number, cast(element, Text) == any_(cast(large, ARRAY(Text)))))
+    return select(literal_column("1")).where(equal).exists()
+
+
+def _is_large(value: Any) -> bool:
+    """Beyond what a float can tell apart an integer equals integers only, and jsonb would not mind."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) >= EXACT
+
+
+def _array(moments: Sequence[datetime]) -> ColumnElement[Any]:
+    return cast([moment.isoformat() for moment in moments], ARRAY(DateTime(timezone=True)))
 
 
 def _anywhere(payload: ColumnElement[Any], names: Sequence[str], condition: str) -> ColumnElement[bool]:
@@ -166,7 +195,7 @@ def _number(value: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(without_nul(text))
+    return json.dumps(without_nul(text), ensure_ascii=False)  # escapes beyond ASCII are not for every encoding
 
 
 def _bounds(where: Range) -> list[tuple[str, Any]]:
@@ -178,17 +207,25 @@ def _bounds(where: Range) -> list[tuple[str, Any]]:
 
 
 def _any_moment(
-    payload: ColumnElement[Any], names: Sequence[str], bounds: Sequence[tuple[str, datetime]]
+    payload: ColumnElement[Any],
+    names: Sequence[str],
+    test: Callable[[ColumnElement[Any]], ColumnElement[bool]],
 ) -> ColumnElement[bool]:
-    """Whether text at the key, or in the list there, names a moment within the bounds."""
+    """Whether text at the key, or in the list there, names a moment that passes a test."""
+    listed = _listed(_value_at(payload, names))
+    element = func.jsonb_array_elements(listed, type_=JSONB).column_valued("element")
+    return select(literal_column("1")).where(test(_moment_of(element))).exists()
+
+
+def _value_at(payload: ColumnElement[Any], names: Sequence[str]) -> ColumnElement[Any]:
     value = payload
     for name in names:
         value = value.op("->", return_type=JSONB())(cast(without_nul(name), Text))
-    listed = _listed(value)
-    element = func.jsonb_array_elements(listed, type_=JSONB).column_valued("element")
-    moment = _moment_of(element)
-    tests = [moment.op("=" if op == "==" else op, is_comparison=True)(_moment(bound)) for op, bound in bounds]
-    return select(literal_column("1")).where(and_(*tests)).exists()
+    return value
+
+
+def _moment_tests(moment: ColumnElement[Any], bounds: Sequence[tuple[str, datetime]]) -> list[ColumnElement[bool]]:
+    return [moment.op(op, is_comparison=True)(_moment(bound)) for op, bound in bounds]
 
 
 def _moment(value: datetime) -> ColumnElement[Any]:
@@ -201,19 +238,22 @@ def _listed(value: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _moment_of(element: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The moment that a jsonb string names, UTC if it names no zone; NULL for anything else."""
+    """The moment that a jsonb string names, UTC if it names no zone; NULL for anything else.
+
+    The functions `earliest` and `latest` of our schema read dates in the same way.
+    """
     text = element.op("#>>", return_type=Text())(cast("{}", ARRAY(Text)))
     real_day = func.jsonb_path_exists(
-        func.to_jsonb(func.left(text, 10)),
+        func.to_jsonb(func.substring(text, _DAY)),
         cast('$.datetime("YYYY-MM-DD")', JSONPATH),
         cast("{}", JSONB),
         true(),
     )
-    is_date = and_(func.jsonb_typeof(element) == "string", text.regexp_match(_ISO), real_day)
-    zoned = case(
-        (text.regexp_match(_ZONED), text), (func.length(text) == 10, text + " 00:00:00+00"), else_=text + "+00"
-    )
-    return case((is_date, cast(zoned, DateTime(timezone=True))), else_=None)
+    is_date = and_(func.jsonb_typeof(element) == "string", text.regexp_match(ISO), real_day)
+    cut = func.regexp_replace(text, r"(\.\d{6})\d+", r"\1")  # PostgreSQL would round
+    zoned = case((text.regexp_match(ZONED), cut), (text.regexp_match(":"), cut + "+00"), else_=cut + " 00:00:00+00")
+    moment = case((is_date, cast(zoned, DateTime(timezone=True))), else_=None)
+    return case((moment.between(_moment(_FIRST), _moment(_LAST)), moment), else_=None)
 
 
 # --- columns and indexes ----------------------------------------------------------------------------------------------
@@ -239,7 +279,23 @@ def _compared(where: Equals | In | Range | Exists, column: ColumnElement[Any]) -
     values = where.values if isinstance(where, In) else [where.value]
     if not values or not _fits(kind, values):
         return None
-    return or_(*(column == _bound_value(kind, value) for value in values))
+    if len(values) < _MANY:
+        return or_(*(column == _bound_value(kind, value) for value in values))
+    return _among(kind, values, column)
+
+
+def _among(kind: TypeEngine[Any], values: Sequence[Any], column: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a column equals one of many values of its type, by one array."""
+    if isinstance(kind, DateTime):
+        return column == any_(_array(values))
+    if isinstance(kind, Boolean):
+        return column.in_([bool(value) for value in values])
+    if isinstance(kind, String):
+        return column == any_(cast([without_nul(value) for value in values], ARRAY(Text)))
+    whole = [int(value) for value in values if float(value).is_integer() and abs(value) < 2**63]
+    if isinstance(kind, Integer):
+        return column == any_(cast(whole, ARRAY(BigInteger)))
+    return column == any_(cast([str(value) for value in values], ARRAY(Numeric)))
 
 
 def _fits(kind: TypeEngine[Any], values: Sequence[Any]) -> bool:

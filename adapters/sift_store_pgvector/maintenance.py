@@ -16,6 +16,7 @@ from sift_store_migrations import MigrationError, migrate
 from sqlalchemy import Index, Table
 
 from sift_store.errors import StorageError
+from sift_store_pgvector.connecting import connection_options
 from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.indexing import drop_statement_of, field_indexes, hnsw_index, statement_of
 from sift_store_pgvector.schema import lock_key
@@ -62,11 +63,15 @@ class Maintenance:
         self._building: threading.Thread | None = None
         self._connection: psycopg.Connection[Any] | None = None
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        return connection_options(self._parameters)
+
     @contextmanager
     def connected(self, doing: str) -> Iterator[psycopg.Connection[Any]]:
         """A connection in autocommit mode."""
         with driver_errors(doing):
-            connection = psycopg.connect(**{"application_name": "sift-store", **self._parameters}, autocommit=True)
+            connection = psycopg.connect(**self._options, autocommit=True)
             try:
                 yield connection
             finally:
@@ -89,7 +94,7 @@ class Maintenance:
     def migrate(self, revision: str, *, wait: float = 60.0) -> tuple[str | None, str | None]:
         """Bring the schema to a revision; the one before and the one after."""
         try:
-            return migrate(self._parameters, self._schema, revision, wait=wait)
+            return migrate(self._options, self._schema, revision, wait=wait)
         except MigrationError as exc:
             raise StorageError(f"{exc}; a role that may create in the database runs: sift-store migrate URL") from exc
 
@@ -100,7 +105,7 @@ class Maintenance:
             StorageError: another process holds it.
         """
         with driver_errors("locking the collection"):
-            connection = psycopg.connect(**self._parameters, autocommit=True)
+            connection = psycopg.connect(**self._options, autocommit=True)
         held = Held(connection)
         try:
             with driver_errors("locking the collection"):

@@ -306,7 +306,7 @@ class OwnCollection(Searchable, Remembered):
     def write_vectors(self, table: Table, records: Sequence[Record]) -> Work[None]:
         """More vectors for the new table."""
         kind = cast(Vector, table.c.embedding.type).kind
-        yield CopyIn(f"COPY {quoted(table)} FROM STDIN (FORMAT BINARY)", copied_vectors(records, kind))
+        yield CopyIn(f"COPY {quoted(table)} FROM STDIN (FORMAT BINARY)", lambda _: copied_vectors(records, kind))
 
     def take_vectors(self, table: Table, dimension: int, embedder: EmbedderIdentity, holder: int) -> Work[int]:
         """Make the new table the collection's; the new generation. `holder`: the process that shut out writers.

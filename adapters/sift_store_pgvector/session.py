@@ -23,7 +23,7 @@ from tenacity import (
 from sift_store.deadline import Deadline
 from sift_store.errors import DeadlineError, StorageError
 from sift_store_pgvector.codec import VectorDumper, VectorParameter
-from sift_store_pgvector.connecting import Connections, is_ours, same_place
+from sift_store_pgvector.connecting import Connections, check_encoding, is_ours, same_place
 from sift_store_pgvector.failures import driver_errors, is_transient
 from sift_store_pgvector.work import TIMEOUT, CopyIn, Rows, Statement, Work
 
@@ -111,6 +111,7 @@ class Session:
     def parameters(self) -> dict[str, Any]:
         """For a connection of its own to where these lead."""
         with driver_errors("connecting"), self._connections.lend(Deadline.after(TIMEOUT)) as connection:
+            check_encoding(connection)
             return same_place(connection)
 
     def read(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline | None = None) -> T:
@@ -201,7 +202,7 @@ def _on(connection: Any, step: Sequence[Statement] | CopyIn) -> list[Rows]:
     """One step inside a transaction that writes."""
     if isinstance(step, CopyIn):
         with binary_cursor(connection).copy(step.sql) as copy:
-            for block in step.blocks:
+            for block in step.blocks(connection.info.encoding):
                 copy.write(block)
         return []
     found = []

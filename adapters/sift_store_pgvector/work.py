@@ -6,7 +6,7 @@ each; or a `CopyIn`. What it returns is the operation's result.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -42,10 +42,14 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class CopyIn:
-    """``COPY … FROM STDIN (FORMAT BINARY)`` with the blocks of bytes to send."""
+    """``COPY … FROM STDIN (FORMAT BINARY)`` with the blocks of bytes to send.
+
+    Attributes:
+        blocks: from Python's name of the connection's encoding, in which the server expects text even here.
+    """
 
     sql: str
-    blocks: Iterable[bytes]
+    blocks: Callable[[str], Iterable[bytes]]
 
 
 def compiled(statement: Any) -> Statement:

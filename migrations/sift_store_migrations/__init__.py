@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 __all__ = ["HEAD", "MigrationError", "migrate", "quoted", "revisions", "run"]
 
 # The newest revision; what the adapter works with.
-HEAD = "0002"
+HEAD = "0003"
 # Any number will do that nobody else locks.
 _LOCK = 0x51F7_5704E
 _POLL = 0.2
@@ -58,7 +58,12 @@ def migrate(
     """
     if revision not in ("head", "base", *revisions()):
         raise MigrationError(f"revision {revision!r} is not known; one of head, base, {', '.join(revisions())} wanted")
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**parameters), poolclass=NullPool)
+    options = {
+        **parameters,
+        "client_encoding": "utf8",
+        "prepare_threshold": None,
+    }  # behind a pooler none stays prepared
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**options), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             _lock(connection, wait)

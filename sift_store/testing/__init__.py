@@ -1,6 +1,6 @@
 """For adapter authors and for tests: the contract that every adapter must pass, and an embedder that needs no model.
 
-    from sift_store.testing.contract import StoreContract    # needs pytest
+    from sift_store.testing.contract import StoreContract    # needs pytest, hypothesis
 
     class TestMyStore(StoreContract):
         @pytest.fixture
