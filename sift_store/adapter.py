@@ -34,6 +34,7 @@ __all__ = [
     "SparseVector",
     "Statistics",
     "StoreModule",
+    "check_dimension",
     "check_generation",
     "no_client",
     "outside",
@@ -271,14 +272,27 @@ class StoreModule(Protocol):
         """Delete the collection; whether there was one."""
 
 
-def check_generation(found: int, wanted: int | None) -> None:
+_OVERTAKEN = "the collection was re-embedded meanwhile and nothing was done; ask again"
+
+
+def check_generation(found: int, wanted: int | None, cause: BaseException | None = None) -> None:
     """Vectors made for one generation of content mean nothing in the next.
 
     Raises:
         StorageError: the collection was re-embedded between making the vectors and using them.
     """
     if wanted not in (None, found):
-        raise StorageError("the collection was re-embedded meanwhile and nothing was done; ask again")
+        raise StorageError(_OVERTAKEN) from cause
+
+
+def check_dimension(query: CandidateQuery, dimension: int | None) -> None:
+    """A query vector of another length was made before the collection was re-embedded.
+
+    Raises:
+        StorageError: its length is not the collection's.
+    """
+    if dimension not in (None, query.vector.size):
+        raise StorageError(_OVERTAKEN)
 
 
 def outside(stored: Iterable[Record | None], within: Filter) -> None:

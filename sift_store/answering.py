@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from sift_store.adapter import Statistics
 from sift_store.choosing import Chosen
 from sift_store.context import CandidatePool
 from sift_store.plan import Plan, Request
+from sift_store.records import Payload, Record
 from sift_store.results import MARGIN_RANK, Hit, Hits, Suppressed
 
 __all__ = ["make_hits", "shown_rows"]
@@ -34,12 +36,19 @@ def _left_out(pool: CandidatePool, choice: Chosen) -> list[int]:
 
 
 def make_hits(
-    pool: CandidatePool, choice: Chosen, request: Request, plan: Plan, statistics: Statistics, timings: dict[str, float]
+    pool: CandidatePool,
+    choice: Chosen,
+    request: Request,
+    plan: Plan,
+    statistics: Statistics,
+    timings: dict[str, float],
+    shared: bool = True,
 ) -> Hits:
-    """The answer, once the records of `shown_rows` have been fetched."""
+    """The answer, once the records of `shown_rows` have been fetched; `shared`: others hold the same records."""
     gains: Sequence[float | None] = choice.gains or [None] * len(choice.rows)
+    payload = _copied_payload if shared or len(set(choice.rows)) < len(choice.rows) else _payload
     items = [
-        Hit(record.id, record.text, record.payload, float(pool.scores[row]), gain, place + 1, row + 1)
+        Hit(record.id, record.text, payload(record), float(pool.scores[row]), gain, place + 1, row + 1)
         for place, (row, gain) in enumerate(zip(choice.rows, gains, strict=True))
         if (record := pool.records[row]) is not None
     ]
@@ -57,6 +66,15 @@ def make_hits(
         moved=pool.moved,
         margin=_margin(pool),
     )
+
+
+def _payload(record: Record) -> Payload:
+    return record.payload
+
+
+def _copied_payload(record: Record) -> Payload:
+    """The hit's own, which changes nothing else when it is changed."""
+    return copy.deepcopy(dict(record.payload))
 
 
 def _margin(pool: CandidatePool) -> float | None:

@@ -43,6 +43,7 @@ __all__ = [
     "constant",
     "exact_text",
     "fields",
+    "has_native",
     "lookup",
     "matches",
     "parse",
@@ -185,6 +186,19 @@ def _guarded(where: Filter) -> Filter:
             return Native(value, guarded=True)
         case _:
             return where
+
+
+def has_native(where: Filter | None) -> bool:
+    """Whether a filter of the engine's own is part of a filter."""
+    match where:
+        case Native():
+            return True
+        case And(parts) | Or(parts):
+            return any(map(has_native, parts))
+        case Not(part):
+            return has_native(part)
+        case _:
+            return False
 
 
 def fields(where: Filter | None) -> Iterator[str]:

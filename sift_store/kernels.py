@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from sift_store.errors import VectorError
 
-__all__ = ["FloatArray", "Kernel", "rbf", "similarity_spread", "two_scale", "unit_rows"]
+__all__ = ["FloatArray", "Kernel", "directed_rows", "rbf", "similarity_spread", "two_scale", "unit_rows"]
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]  # float32 or float64
 Kernel = Literal["linear", "rbf", "two-scale"]
@@ -18,6 +18,10 @@ Kernel = Literal["linear", "rbf", "two-scale"]
 _UNIT_TOLERANCE = 4e-6
 # A pool of one or two, or of equal similarities, has no spread of its own.
 _MIN_SPREAD = 1e-3
+
+
+# Squares below this lose digits in float32.
+_TINY = 1e-18
 
 
 def unit_rows(vectors: npt.ArrayLike, name: str, dimension: int | None = None) -> FloatArray:
@@ -59,12 +63,36 @@ def unit_rows(vectors: npt.ArrayLike, name: str, dimension: int | None = None) -
     return np.ascontiguousarray(array / np.sqrt(squared)[:, None])
 
 
+def directed_rows(vectors: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Scale rows that others stored to unit length, and tell which have a direction: not of zeros, NaN or infinity.
+
+    Args:
+        vectors: (n, d) float32.
+
+    Returns:
+        (n, d) float32, rows without a direction all zeros; (n,) bool. Cost: O(n·d), in float64 where squares overflow.
+    """
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    if not (np.isfinite(lengths) & (lengths > _TINY)).all():
+        wide = vectors.astype(np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    directed = np.isfinite(lengths) & (lengths > 0)
+    unit = np.where(directed[:, None], vectors, 0) / np.where(directed, lengths, 1)[:, None]
+    return unit.astype(np.float32, copy=False), directed
+
+
 def _as_float(vectors: npt.ArrayLike, name: str) -> FloatArray:
     try:
         array: Any = np.asarray(vectors)
+        if array.dtype.kind == "O":  # rows of tensors, or integers too long for numpy's own
+            array = np.asarray([np.asarray(row) for row in array.tolist()] if array.ndim == 1 else array.astype(float))
+        if array.dtype.kind not in "fiu":
+            raise VectorError(f"{name}: values of type {array.dtype} given, real numbers wanted")
         if array.dtype not in (np.float32, np.float64):
             array = array.astype(np.float32)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
+        if isinstance(exc, VectorError):
+            raise
         raise VectorError(f"{name}: cannot be read as an array of numbers ({exc})") from exc
     return array  # type: ignore[no-any-return]  # floating by the lines above
 

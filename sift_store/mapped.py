@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as with_changes
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import numpy.typing as npt
 
 from sift_store.adapter import Capabilities, Finding, Statistics
 from sift_store.deadline import Deadline
 from sift_store.errors import InvalidInputError
-from sift_store.filters import Filter, matches
+from sift_store.filters import Filter, has_native, matches, predicate
 from sift_store.kernels import unit_rows
 from sift_store.memory import MemoryAdapter, copied
 from sift_store.records import Id, Payload, Record, check_payload
@@ -48,13 +49,16 @@ class Source(Protocol):
         """Whether a filter of the source's own lets an entry through."""
 
 
+_NOTHING = Entry(None, {})
+
+
 class MappedAdapter(MemoryAdapter):
     """Over a `Source`, which each operation looks at anew. Finding out what changed costs O(n), less than a search."""
 
     def __init__(self, source: Source) -> None:
         super().__init__({})
         self._source = source
-        self._held: dict[Id, Any] = {}  # the source's own vectors, to tell those that changed
+        self._seen: dict[Id, Entry] = {}  # to tell those that changed
         self.capabilities = Capabilities(
             engine=f"numpy {np.__version__}, reading a {type(source).__name__}",
             persistent=False,
@@ -78,29 +82,44 @@ class MappedAdapter(MemoryAdapter):
     def doctor(self) -> Iterable[Finding]:  # noqa: D102
         return []
 
-    def holds(self, where: Filter | None, record: Record) -> bool:  # noqa: D102
+    def test(self, where: Filter | None) -> Callable[[Record], bool]:  # noqa: D102
         if where is None:
-            return True
-        return matches(where, _comparable(record.payload), lambda native: self._source.allows(native, record.id))
+            return lambda record: True  # noqa: ARG005
+
+        def holds(record: Record) -> bool:
+            payload = _comparable(record.payload)
+            return matches(where, payload, lambda native: self._source.allows(native, record.id))
+
+        return holds if has_native(where) else self._plain_test(where)
+
+    def _plain_test(self, where: Filter) -> Callable[[Record], bool]:
+        holds = predicate(where)
+        return lambda record: holds(_comparable(record.payload))
 
     def _look(self) -> None:
-        """Take in what the source has now."""
+        """Take in what the source has now: where nothing changed, nothing is made."""
         known = self._open()
         entries = self._source.entries()
-        changed = [id_ for id_, entry in entries.items() if self._held.get(id_) is not entry.vector]
+        fresh = [id_ for id_, entry in entries.items() if self._seen.get(id_, _NOTHING).vector is not entry.vector]
+        same = not fresh and entries.keys() == self._seen.keys()
+        if same and all(self._seen[id_].payload is entry.payload for id_, entry in entries.items()):
+            return
         dimension = next((len(entry.vector) for entry in entries.values()), None)
-        rows = {}
-        if changed:
-            given = unit_rows([entries[id_].vector for id_ in changed], "stored vectors", dimension)
-            rows = dict(zip(changed, given.astype(np.float32, copy=False), strict=True))
-        if changed or entries.keys() != self._held.keys():
-            self._matrix = None
+        rows = self._unit([entries[id_].vector for id_ in fresh], dimension)
+        vectors = dict(zip(fresh, rows, strict=True))
+        self._matrix = None
         self._records = {
-            id_: Record(id_, "", entry.payload, rows[id_] if id_ in rows else known[id_].vector)
+            id_: Record(id_, "", entry.payload, vectors[id_] if id_ in vectors else known[id_].vector)
             for id_, entry in entries.items()
         }
-        self._held = {id_: entry.vector for id_, entry in entries.items()}
+        self._seen = dict(entries)
         self._dimension = dimension
+
+    @staticmethod
+    def _unit(vectors: list[Any], dimension: int | None) -> npt.NDArray[np.float32]:
+        if not vectors:
+            return np.empty((0, dimension or 0), np.float32)
+        return unit_rows(vectors, "stored vectors", dimension).astype(np.float32)
 
 
 def _comparable(payload: Payload) -> Payload:

@@ -25,17 +25,22 @@ from sift_store.adapter import (
     Key,
     Replacement,
     Statistics,
+    check_dimension,
     check_generation,
     no_client,
     outside,
 )
 from sift_store.deadline import Deadline
 from sift_store.errors import InvalidInputError, StorageError, StoreClosedError
-from sift_store.filters import Filter, matches
+from sift_store.filters import Filter, predicate
 from sift_store.location import Location, check_options
 from sift_store.records import Id, Payload, Record
 
 __all__ = ["MemoryAdapter", "attach_store", "copied", "drop_collection", "list_collections", "open_store"]
+
+
+# By how much a score may differ with the order in which its products are added up.
+_ROUNDING = np.float32(1e-6)
 
 
 class MemoryAdapter:
@@ -53,7 +58,8 @@ class MemoryAdapter:
         self._records: dict[Id, Record] | None = {}
         self._dimension: int | None = None
         self._embedder: EmbedderIdentity | None = None
-        self._matrix: npt.NDArray[np.float32] | None = None  # rows of _open(), remade after a write
+        self._matrix: npt.NDArray[np.float32] | None = None  # of the records in `_rows`; both remade after a write
+        self._rows: list[Record] = []
         self._generation = 0
         self._replacement: Callable[[], object | None] = lambda: None  # a weak reference: one that is lost is over
 
@@ -93,23 +99,39 @@ class MemoryAdapter:
         deadline: Deadline | None = None,  # noqa: ARG002  # see the seam
     ) -> list[Candidates]:
         with self._lock:
-            return [self._nearest(query) for query in queries]
+            self._open()
+            matrix = self._vectors()
+            for query in queries:
+                check_dimension(query, matrix.shape[1])
+            together = matrix @ np.stack([query.vector for query in queries]).T
+            return [self._nearest(query, scores) for query, scores in zip(queries, together.T, strict=True)]
 
-    def _nearest(self, query: CandidateQuery) -> Candidates:
-        records = list(self._open().values())
-        matrix = self._vectors()
-        rows = np.arange(len(records))
-        if query.where is not None:
-            rows = rows[[self.holds(query.where, record) for record in records]]
-        scores = matrix[rows] @ query.vector if len(rows) else np.empty(0, np.float32)
-        best = np.argsort(-scores, kind="stable")[: query.limit]
-        vectors = matrix[rows[best]] if query.with_vectors else None
-        keys = cast(list[Key], [records[row].id for row in rows[best]])
-        return Candidates(keys, scores[best], vectors, 0 if vectors is None else vectors.nbytes, self._generation)
+    def _nearest(self, query: CandidateQuery, similarities: npt.NDArray[np.float32]) -> Candidates:
+        records, matrix = self._rows, self._vectors()
+        rows = self._matching(query.where)
+        scores = similarities if rows is None else similarities[rows]
+        places = _largest(scores, query.limit)
+        best = places if rows is None else rows[places]
+        # Row by row, so that a question has the same scores whatever else is asked beside it.
+        exact = np.einsum("ij,j->i", matrix[best], query.vector)
+        order = np.lexsort((best, -exact))[: query.limit]
+        best, exact = best[order], exact[order]
+        vectors = matrix[best] if query.with_vectors else None
+        keys = cast(list[Key], [records[row].id for row in best])
+        return Candidates(keys, exact, vectors, 0 if vectors is None else vectors.nbytes, self._generation)
+
+    def _matching(self, where: Filter | None) -> npt.NDArray[np.intp] | None:
+        """Rows that satisfy a filter, None for all."""
+        if where is None:
+            return None
+        holds = self.test(where)
+        return np.array([row for row, record in enumerate(self._rows) if holds(record)], dtype=np.intp)
 
     def _vectors(self) -> npt.NDArray[np.float32]:
+        """The vectors of `_rows`, (n, d)."""
         if self._matrix is None:
-            rows = [record.vector for record in self._open().values() if record.vector is not None]
+            self._rows = [record for record in self._open().values() if record.vector is not None]
+            rows = [record.vector for record in self._rows if record.vector is not None]
             self._matrix = np.stack(rows) if rows else np.empty((0, self._dimension or 0), np.float32)
         return self._matrix
 
@@ -131,6 +153,7 @@ class MemoryAdapter:
             present = [id_ for id_ in ids if id_ in records]
             if within is not None:
                 outside([records[id_] for id_ in present], within)
+            self._matrix = None
             for id_ in present:
                 merged = {**records[id_].payload, **copy.deepcopy(dict(payload))}
                 records[id_] = with_changes(records[id_], payload=merged)
@@ -139,7 +162,8 @@ class MemoryAdapter:
         with self._lock:
             records = self._writable()
             named = list(records) if ids is None else [id_ for id_ in dict.fromkeys(ids) if id_ in records]
-            gone = [id_ for id_ in named if matches(where, records[id_].payload)]
+            holds = self.test(where)
+            gone = [id_ for id_ in named if holds(records[id_])]
             for id_ in gone:
                 del records[id_]
             self._matrix = None
@@ -147,11 +171,12 @@ class MemoryAdapter:
 
     def count(self, where: Filter | None) -> int:  # noqa: D102
         with self._lock:
-            return sum(self.holds(where, record) for record in self._open().values())
+            return sum(map(self.test(where), self._open().values()))
 
-    def holds(self, where: Filter | None, record: Record) -> bool:
-        """Whether a record satisfies a filter."""
-        return matches(where, record.payload)
+    def test(self, where: Filter | None) -> Callable[[Record], bool]:
+        """A filter as a function of a record."""
+        holds = predicate(where)
+        return lambda record: holds(record.payload)
 
     def scan(  # noqa: D102
         self, after: Key | None, limit: int, *, vectors: bool = False
@@ -204,6 +229,14 @@ class MemoryAdapter:
         if self._records is None:
             raise StoreClosedError("the store is closed; open it again")
         return self._records
+
+
+def _largest(scores: npt.NDArray[np.float32], limit: int) -> npt.NDArray[np.intp]:
+    """Places of the largest scores, in any order, with all that equal the least of them."""
+    if len(scores) <= limit:
+        return np.arange(len(scores))
+    least = np.partition(scores, -limit)[-limit]
+    return np.flatnonzero(scores >= least - _ROUNDING)
 
 
 class _MemoryReplacement:

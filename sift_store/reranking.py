@@ -23,6 +23,10 @@ from sift_store.store import run
 
 __all__ = ["rerank"]
 
+_OPTIONS = frozenset(
+    {"kernel", "lambda_", "max_tokens", "method", "min_score", "objective", "order", "replace", "target_variance"}
+)
+
 
 def rerank(
     candidates: Sequence[Record],
@@ -44,6 +48,11 @@ def rerank(
     Raises:
         InvalidInputError: a record without a vector; else as `SiftStore.search`.
     """
+    without_meaning = sorted(options.keys() - _OPTIONS)
+    if without_meaning:
+        raise InvalidInputError(
+            f"rerank: {without_meaning[0]}= has no meaning for candidates at hand; {', '.join(sorted(_OPTIONS))} have"
+        )
     request = Request(k=k, **options)
     without = [record.id for record in candidates if record.vector is None]
     if without:

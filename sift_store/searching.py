@@ -21,7 +21,7 @@ from sift_store.choosing import choose_steps
 from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_steps, fetched_keys
 from sift_store.deadline import Deadline
 from sift_store.embedding import check_embedder
-from sift_store.errors import EmbedderError, InvalidInputError
+from sift_store.errors import DeadlineError, EmbedderError, InvalidInputError, StorageError
 from sift_store.filters import within
 from sift_store.hooks import Hook, Picks
 from sift_store.kernels import unit_rows
@@ -33,6 +33,9 @@ from sift_store.selection import query_shares, remaining_variance
 __all__ = ["Question", "compare_steps", "search_steps"]
 
 T = TypeVar("T")
+
+# Questions whose candidates are held at the same time: what a batch of any length needs of memory.
+_TOGETHER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,18 @@ class _Clock:
 def search_steps(
     context: Context, questions: Sequence[Question], request: Request, hook: Hook | None = None
 ) -> Steps[list[Hits]]:
-    """Answer questions, each with its own `Hits`, in order; the engine is asked once for all."""
+    """Answer questions, each with its own `Hits`, in order; the engine is asked once for each 64 of them."""
     if hook is not None and not callable(hook):
         raise InvalidInputError(f"hook: {type(hook).__name__} given, a function of the picks wanted")
-    if not questions:
-        return []
+    if request.timeout is not None:
+        context = replace(context, deadline=Deadline.after(request.timeout))
+    answers: list[Hits] = []
+    for start in range(0, len(questions), _TOGETHER):
+        answers += yield from _answers(context, questions[start : start + _TOGETHER], request, hook)
+    return answers
+
+
+def _answers(context: Context, questions: Sequence[Question], request: Request, hook: Hook | None) -> Steps[list[Hits]]:
     clock = _Clock()
     context, pools, plan, statistics = yield from _pools(context, questions, request, clock)
     choices = yield from _together(context, [choose_steps(context, pool, request, plan) for pool in pools])
@@ -91,7 +101,7 @@ def search_steps(
     )
     clock.lap("fetch")
     answers = [
-        make_hits(pool, choice, request, plan, statistics, clock.stages)
+        make_hits(pool, choice, request, plan, statistics, clock.stages, shared=len(pools) > 1)
         for pool, choice in zip(pools, choices, strict=True)
     ]
     if hook is None:
@@ -107,6 +117,8 @@ def compare_steps(
 ) -> Steps[dict[Method, Hits]]:
     """Answer one question by several methods from the same candidates, each with its variance trace."""
     clock = _Clock()
+    if request.timeout is not None:
+        context = replace(context, deadline=Deadline.after(request.timeout))
     context, (pool,), plan, statistics = yield from _pools(context, [question], request, clock)
     answers: dict[Method, Hits] = {}
     for method in methods:
@@ -154,8 +166,6 @@ def _together(context: Context, parts: Sequence[Steps[T]]) -> Steps[list[T]]:
 def _pools(
     context: Context, questions: Sequence[Question], request: Request, clock: _Clock
 ) -> Steps[tuple[Context, list[CandidatePool], Plan, Statistics]]:
-    if request.timeout is not None:
-        context = replace(context, deadline=Deadline.after(request.timeout))
     if request.method == "knn" and any(question.weights is not None for question in questions):
         raise InvalidInputError("weights: method 'knn' ranks by the best score and weighs nothing; leave them out")
     if context.sparse is not None and any(question.weights is not None for question in questions):
@@ -186,7 +196,7 @@ def _pools(
             queries
         )
     else:
-        found = yield partial(context.adapter.candidates, queries, deadline=context.deadline)
+        found = yield from _candidates(context, queries, generation)
         for candidates in found:
             check_generation(candidates.generation, generation)
     answers = iter(found)
@@ -196,6 +206,20 @@ def _pools(
     ]
     clock.lap("candidates")
     return context, pools, plan, statistics
+
+
+def _candidates(context: Context, queries: Sequence[CandidateQuery], generation: int) -> Steps[list[Candidates]]:
+    """Phase one. What an engine makes of vectors of another length is told as what it is."""
+    try:
+        candidates: list[Candidates] = yield partial(context.adapter.candidates, queries, deadline=context.deadline)
+    except DeadlineError:
+        raise
+    except StorageError as exc:
+        now: Statistics = yield partial(context.adapter.statistics, deadline=context.deadline)
+        if now.generation != generation:
+            check_generation(now.generation, generation, cause=exc)
+        raise
+    return candidates
 
 
 def _embed(context: Context, question: Question, dimension: int | None) -> Steps[npt.NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -131,7 +132,8 @@ def _add_chunk(
         made = rows[places]
     identity = embedding.identity if embedding else EmbedderIdentity()
     if not (yield from _has_content(context)):
-        _check_first(embedding, made.shape[1])
+        if rows is not None:
+            yield from _check_first(context, records[places[0]].text, made.shape[1])
         yield partial(adapter.create, made.shape[1], identity)
     statistics: Statistics = yield adapter.statistics
     check_generation(statistics.generation, generation)
@@ -145,10 +147,20 @@ def _add_chunk(
     yield partial(adapter.upsert, batch, generation=generation, within=context.scope)
 
 
-def _check_first(embedding: Embedding | None, dimension: int) -> None:
-    """The first vectors decide a collection's dimension: those of the embedder and those that were given must agree."""
-    wanted = embedding.dimension if embedding is not None else None
-    if wanted not in (None, dimension):
+def _check_first(context: Context, text: str, dimension: int) -> Steps[None]:
+    """The first vectors decide a collection's dimension: those that were given must be as long as the embedder's.
+
+    Raises:
+        EmbedderError: they are not; nothing was made.
+    """
+    embedding = context.embedding
+    if embedding is None:
+        return
+    wanted = embedding.dimension
+    if wanted is None:
+        probe: npt.NDArray[np.float32] = yield embedding.documents_call([text], None, context.awaits)
+        wanted = probe.shape[1]
+    if wanted != dimension:
         raise EmbedderError(
             f"the vectors have dimension {dimension}, the embedder gives {wanted}; give vectors of the embedder's own, "
             "or open the store without embedder="
@@ -197,7 +209,7 @@ def _given_rows(vectors: npt.ArrayLike, count: int, dimension: int | None) -> np
     rows = unit_rows(vectors, "vectors", dimension)
     if len(rows) != count:
         raise InvalidInputError(f"vectors: {len(rows)} rows given for {count} texts, one a text wanted")
-    return rows.astype(np.float32, copy=False)
+    return rows.astype(np.float32)  # a copy: the caller may go on with his own
 
 
 def get_steps(context: Context, ids: Sequence[Id], vectors: bool = False) -> Steps[list[Record | None]]:
@@ -205,8 +217,16 @@ def get_steps(context: Context, ids: Sequence[Id], vectors: bool = False) -> Ste
     wanted = check_ids(ids)
     if not (yield from _has_content(context)):
         return [None] * len(wanted)
-    found: list[Record | None] = yield partial(context.adapter.get, wanted, vectors=vectors)
-    return [record if record is not None and matches(context.scope, record.payload) else None for record in found]
+    names = list(dict.fromkeys(wanted))
+    stored: list[Record | None] = yield partial(context.adapter.get, names, vectors=vectors)
+    records = {
+        name: record
+        for name, record in zip(names, stored, strict=True)
+        if record is not None and matches(context.scope, record.payload)
+    }
+    if len(names) == len(wanted):
+        return [records.get(name) for name in wanted]
+    return [copy.deepcopy(records.get(name)) for name in wanted]  # each can be changed apart
 
 
 def update_steps(context: Context, ids: Sequence[Id], payload: Payload) -> Steps[None]:

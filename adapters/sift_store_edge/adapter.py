@@ -21,6 +21,7 @@ from sift_store.adapter import (
     Key,
     Replacement,
     Statistics,
+    check_dimension,
     check_generation,
     outside,
 )
@@ -243,6 +244,8 @@ class EdgeAdapter:
     ) -> list[Candidates]:
         with self._lock:
             shard = self._serving().shard
+            for query in queries:
+                check_dimension(query, self._serving().meta.dimension)
             requests = [self._request(query) for query in queries]
             with engine_errors("searching"):
                 answers = shard.query_batch(q.QueryBatchRequest(requests)) if len(requests) > 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from langchain_core.documents import Document
 
 from sift_store import Hit, Hits, InvalidInputError, Record
 from sift_store.mmr import mmr
-from sift_store.records import listed
+from sift_store.records import check_id, listed
 
 __all__ = [
     "SCORES",
@@ -29,6 +30,7 @@ __all__ = [
 
 # The key in a document's metadata that holds what a search says of it, where that is asked for.
 SCORES = "sift"
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,19}")
 
 
 def documents_of(hits: Hits, *, with_scores: bool = False) -> list[Document]:
@@ -83,8 +85,9 @@ def spelled(ids: Iterable[Any] | None) -> list[Any] | None:
         return None
     given = listed(ids, "ids")
     for text in [id_ for id_ in given if isinstance(id_, str)]:
-        if text.isdecimal() and text == str(int(text)):
-            given.append(int(text))
+        with contextlib.suppress(InvalidInputError):  # digits that no store takes for a number are text alone
+            if _NUMBER.fullmatch(text):
+                given.append(check_id(int(text)))
         with contextlib.suppress(ValueError):
             given.append(uuid.UUID(text))
     return given
@@ -92,7 +95,9 @@ def spelled(ids: Iterable[Any] | None) -> list[Any] | None:
 
 def by_text(ids: Iterable[str], records: Iterable[Record | None]) -> list[Record | None]:
     """Records in the order of ids given as texts."""
-    found = {str(record.id): record for record in records if record is not None}
+    there = [record for record in records if record is not None]
+    there.sort(key=lambda record: isinstance(record.id, str))  # of "5" and 5, the text comes last and is taken
+    found = {str(record.id): record for record in there}
     return [found.get(id_) for id_ in ids]
 
 

@@ -29,9 +29,13 @@ def payload_of(node: BaseNode) -> dict[str, Any]:
 
 def node_of(item: Hit | Record) -> BaseNode:
     """The node that a payload holds, or a new one for a passage that was not stored by LlamaIndex."""
+    plain = TextNode(id_=str(item.id), text=item.text, metadata=dict(item.payload))
     if _NODE not in item.payload:
-        return TextNode(id_=str(item.id), text=item.text, metadata=dict(item.payload))
-    node = metadata_dict_to_node(dict(item.payload))
+        return plain
+    try:
+        node = metadata_dict_to_node(dict(item.payload))
+    except Exception:  # whatever JSON, pydantic and LlamaIndex raise at what is no node: one passage of many
+        return plain
     if item.text and not text_of(node):
         node.set_content(item.text)
     return node

@@ -13,7 +13,8 @@ from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, ca
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from sift_store.adapter import CandidateQuery, Candidates, Key
-from sift_store.filters import And, Filter, Native, Not, Or
+from sift_store.filters import Filter, has_native
+from sift_store.kernels import directed_rows
 from sift_store.records import Record
 from sift_store_pgvector.codec import VectorParameter, VectorType, decode_vectors, encode_vector
 from sift_store_pgvector.filters import Fields, translate
@@ -176,9 +177,7 @@ class Layout:
         vectors = decode_vectors(blobs, self.dimension, self.kind)
         if self.unit and self.kind == "vector":
             return vectors
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        vectors /= np.where(lengths > 0, lengths, 1)[:, None]
-        return vectors
+        return directed_rows(vectors)[0]
 
     # --- the rest of reading ------------------------------------------------------------------------------------------
 
@@ -258,16 +257,3 @@ class Searchable:
     def scan(self, after: Key | None, limit: int, *, vectors: bool) -> Work[tuple[list[Record], Key | None]]:
         """See `Layout.scan`."""
         return self.layout.scan(after, limit, vectors=vectors)
-
-
-def has_native(where: Filter | None) -> bool:
-    """Whether a filter of the engine's own is part of a filter."""
-    match where:
-        case Native():
-            return True
-        case And(parts) | Or(parts):
-            return any(map(has_native, parts))
-        case Not(part):
-            return has_native(part)
-        case _:
-            return False

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sift_store.errors import LocationError
-from sift_store.kernels import unit_rows
+from sift_store.kernels import directed_rows
 from sift_store.points import METADATA, point_record
 from sift_store.records import Id, Record
 from sift_store_qdrant.work import PointKey, Stored
@@ -127,8 +127,8 @@ def _node_text(payload: Mapping[str, Any]) -> str | None:
 
 
 def _unit(vector: Any) -> Any:
-    row = np.asarray(vector, dtype=np.float32)
-    return unit_rows(row, "stored vector")[0].astype(np.float32, copy=False) if row.any() else row
+    """At unit length; all zeros if it has no direction."""
+    return directed_rows(np.asarray(vector, dtype=np.float32)[None, :])[0][0]
 
 
 def as_key(id_: Id) -> PointKey | None:

@@ -12,6 +12,7 @@ from qdrant_client import models
 from sift_store.adapter import CandidateQuery, Candidates, Key
 from sift_store.errors import LocationError
 from sift_store.filters import Filter
+from sift_store.kernels import directed_rows
 from sift_store.points import EXACT, METADATA
 from sift_store.records import Record
 from sift_store_qdrant.filters import Fields
@@ -153,19 +154,19 @@ class Place:
 
     def _decoded(self, fused: bool, found: Found, generation: int) -> Candidates:
         scores = -found.scores if self.vectors.metric == "euclid" and not fused else found.scores
-        keys = cast("list[Key]", found.keys)
+        keys, vectors = cast("list[Key]", found.keys), found.vectors
         notes = [self.note] if self.note else []
         if found.missing:
             notes.append(f"{found.missing} candidates have no vector {self.vectors.using!r} and were left out")
-        if found.vectors is None:
-            return Candidates(keys, scores, None, 0, generation, "; ".join(notes), fused)
-        vectors, moved = found.vectors, found.vectors.nbytes
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        directed = lengths > 0
-        if not directed.all():  # a vector of zeros is like nothing
-            keys = [key for key, ok in zip(keys, directed.tolist(), strict=True) if ok]
-            scores, vectors, lengths = scores[directed], vectors[directed], lengths[directed]
-        vectors /= lengths[:, None]
+        moved = 0 if vectors is None else vectors.nbytes
+        usable = np.isfinite(scores)
+        if vectors is not None:
+            vectors, directed = directed_rows(vectors)
+            usable &= directed
+        if not usable.all():  # a vector of zeros, NaN or infinity is like nothing
+            notes.append(f"{int((~usable).sum())} candidates have a vector without a direction and were left out")
+            keys = [key for key, ok in zip(keys, usable.tolist(), strict=True) if ok]
+            scores, vectors = scores[usable], None if vectors is None else vectors[usable]
         return Candidates(keys, scores, vectors, moved, generation, "; ".join(notes), fused)
 
     def fetch(self, keys: Sequence[Key], *, vectors: bool = False) -> Work[list[Record | None]]:

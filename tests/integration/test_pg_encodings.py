@@ -88,10 +88,8 @@ def test_the_clients_pool_has_another(postgres: Server, database: str) -> None:
 
 
 def test_the_clients_engine_has_another(postgres: Server, database: str) -> None:
-    url = postgres.url(database)
-    engine = create_engine(
-        url.replace("postgresql:", "postgresql+psycopg:"), connect_args={"client_encoding": "latin1"}
-    )
+    url, options = postgres.url(database), {"client_encoding": "latin1"}
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), connect_args=options)
     check(url, engine)
     engine.dispose()
 
