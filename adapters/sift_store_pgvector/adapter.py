@@ -15,7 +15,7 @@ from sift_store.records import Record
 from sift_store.served import ServedAdapter
 from sift_store_pgvector.attached import AttachedCollection
 from sift_store_pgvector.doctor import examine
-from sift_store_pgvector.maintenance import Held, Maintenance
+from sift_store_pgvector.maintenance import Held, Maintenance, beside_lock
 from sift_store_pgvector.own import OwnCollection
 from sift_store_pgvector.session import Session
 
@@ -52,7 +52,8 @@ class PgAdapter(ServedAdapter[OwnCollection | AttachedCollection]):
         held = self._maintenance.hold(own.replacement_lock())
         try:
             own.forget()
-            self.statistics()
+            with beside_lock(held):
+                self.statistics()
             own.check_same(before)  # while the lock was waited for, somebody else may have re-embedded
         except BaseException:
             held.drop()

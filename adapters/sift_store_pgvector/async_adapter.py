@@ -17,7 +17,7 @@ from sift_store.served import AsyncServedAdapter
 from sift_store_pgvector.async_session import AsyncSession
 from sift_store_pgvector.attached import AttachedCollection
 from sift_store_pgvector.doctor import examine
-from sift_store_pgvector.maintenance import Held, Maintenance
+from sift_store_pgvector.maintenance import Held, Maintenance, beside_lock
 from sift_store_pgvector.own import OwnCollection
 
 __all__ = ["AsyncPgAdapter"]
@@ -58,7 +58,8 @@ class AsyncPgAdapter(AsyncServedAdapter[OwnCollection | AttachedCollection]):
             raise
         try:
             own.forget()
-            await self.statistics()
+            with beside_lock(held):
+                await self.statistics()
             own.check_same(before)
         except BaseException:
             held.drop()

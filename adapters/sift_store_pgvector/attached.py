@@ -19,10 +19,12 @@ from sqlalchemy import (
     Numeric,
     Table,
     Text,
+    and_,
     bindparam,
     case,
     func,
     literal_column,
+    null,
     select,
     text,
 )
@@ -31,10 +33,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, UUID
 from sqlalchemy.types import NullType, TypeEngine
 
 from sift_store.adapter import Capabilities, EmbedderIdentity, Key, Statistics
-from sift_store.errors import LocationError, NotFoundError
+from sift_store.errors import LocationError, NotFoundError, StorageError
 from sift_store.records import Id, Record
 from sift_store.served import Remembered
-from sift_store_pgvector.codec import VectorType
+from sift_store_pgvector.codec import VectorType, without_nul
 from sift_store_pgvector.filters import Fields
 from sift_store_pgvector.inspecting import (
     ColumnInfo,
@@ -54,6 +56,8 @@ __all__ = ["AttachedCollection", "attach"]
 
 _COUNTED = 10_000
 _LANGCHAIN = "langchain_pg_embedding"
+# Longer JSON text may nest deeper than the server can read.
+_LONGEST_JSON = 1_000_000
 # Arguments of one jsonb_build_object: at most a hundred, two a column.
 _PER_OBJECT = 40
 # Compared as columns, and so by their indexes; the others as the JSON that they become.
@@ -133,15 +137,25 @@ class AttachedCollection(Searchable, Remembered):
             found = yield from self.layout.fetch([key for key in keys if key is not None], vectors=vectors)
             there = iter(found)
             return [None if key is None else next(there) for key in keys]
-        column = _keyed(table.c[self.roles.id])
+        column = _keyed(table, self.roles.id)
         wanted = column == func.any(bindparam("ids", type_=ARRAY(column.type)))
         statement = compiled(select(column, self.layout.passage_key).where(wanted))
         values = [value for id_ in ids if (value := _as(id_, column.type)) is not None]
         (rows,) = yield [Statement(statement.sql, {**statement.parameters, "ids": values})]
         keys_by_id: dict[Any, Key] = dict(rows)
+        if len(keys_by_id) < len(rows):
+            raise StorageError(
+                f"{', '.join(self.roles.id)}: several rows have one of the ids; name what tells them apart: &id=…,…"
+            )
         records = yield from self.layout.fetch(list(keys_by_id.values()), vectors=vectors)
         by_id = dict(zip(keys_by_id, records, strict=True))
         return [by_id.get(_as(id_, column.type)) for id_ in ids]
+
+
+def _leading(relation: Table, names: Sequence[str]) -> ColumnElement[Any] | None:
+    """The first of several columns that are the key, by which an index finds rows; None if there is one alone."""
+    column = relation.c[names[0]]
+    return None if len(names) == 1 or isinstance(column.type, NullType) else column
 
 
 def _as(id_: Id, kind: TypeEngine[Any]) -> Any:
@@ -183,18 +197,18 @@ def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollectio
     index = _usable(found, roles, options)
     kind, dimension = yield from _vector_type(relation, column, index)
     plain = _plain(found, roles, options.get("columns"))
-    payload, fields = _payload(relation, roles, plain)
-    columns = [_id_column(relation, roles), relation.c[roles.text], payload]
+    payload, fields = _payload(relation, found, roles, plain)
+    columns = [_keyed(relation, roles.id), relation.c[roles.text], *payload]
     layout = Layout(
         vectors=relation,
-        key=_keyed(relation.c[roles.key]),
+        key=_keyed(relation, roles.key),
         embedding=_embedding(relation, roles, index, kind),
         kind=kind,
         dimension=dimension,
         metric=cast(Metric, index.metric if index else options.get("metric", "cosine")),
         operator=OPERATORS[index.metric if index else options.get("metric", "cosine")],
         passages=relation,
-        passage_key=_keyed(relation.c[roles.key]),
+        passage_key=_keyed(relation, roles.key),
         columns=columns,
         record=_record,
         fields=fields,
@@ -202,6 +216,7 @@ def attach(server: Server, options: Mapping[str, str]) -> Work[AttachedCollectio
         index=None if index is None else VectorIndex(index.name, index.method, index.lists),
         iterative=server.iterative,
         unit=False,
+        leading=_leading(relation, roles.key),
     )
     indexed = {c.name: _KINDS[c.type] for c in plain if c.name in found.indexed_columns and c.type in _KINDS}
     return AttachedCollection(server, found, roles, layout, indexed)
@@ -278,43 +293,66 @@ def _vector_type(relation: Table, column: ColumnInfo, index: IndexInfo | None) -
 
 def _plain(found: Found, roles: Roles, named: str | None) -> list[ColumnInfo]:
     """The columns that are metadata by themselves: those that the URL names, with commas between, or all others."""
-    roled = {roles.key, roles.id, roles.vector, roles.text, roles.metadata} | roles.hidden
+    alone = {names[0] for names in (roles.key, roles.id) if len(names) == 1}  # parts of a key are payload, too
+    roled = {*alone, roles.vector, roles.text, roles.metadata} | roles.hidden
     plain = [column for column in found.columns if column.name not in roled and column.type not in _NO_PAYLOAD]
     return plain if named is None else [column for column in plain if column.name in named.split(",")]
 
 
-def _payload(relation: Table, roles: Roles, plain: Sequence[ColumnInfo]) -> tuple[ColumnElement[Any], Fields]:
-    """The payload as JSON text, and where the keys of filters are: a column comes before a key of the metadata."""
-    held: ColumnElement[Any] | None = None
+def _payload(
+    relation: Table, found: Found, roles: Roles, plain: Sequence[ColumnInfo]
+) -> tuple[list[ColumnElement[Any]], Fields]:
+    """Metadata and other columns as JSON text, and where the keys of filters are: a column comes before the metadata.
+
+    Both are read as text and decoded here: a row of type json may hold what jsonb refuses, and would fail all others.
+    """
+    metadata: ColumnElement[Any] = null()
+    filtered: ColumnElement[Any] | None = None
     if roles.metadata is not None:
-        held = relation.c[roles.metadata]
-        if not isinstance(held.type, JSONB):
-            held = sql_cast(held, JSONB)
-    parts: list[ColumnElement[Any]] = [sql_cast("{}", JSONB)]
-    if held is not None:
-        is_object = func.jsonb_typeof(held) == "object"
-        parts.append(case((is_object, held), else_=sql_cast("{}", JSONB)))
+        column = relation.c[roles.metadata]
+        metadata = sql_cast(column, Text)
+        filtered = column if isinstance(column.type, JSONB) else _as_jsonb(column, found, roles.metadata)
+    columns: ColumnElement[Any] = sql_cast("{}", JSONB)
     for start in range(0, len(plain), _PER_OBJECT):
         pairs = []
-        for column in plain[start : start + _PER_OBJECT]:
-            pairs += [sql_cast(column.name, Text), relation.c[column.name]]
-        parts.append(func.jsonb_build_object(*pairs, type_=JSONB))
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.op("||", return_type=JSONB())(part)
-    columns = {column.name: relation.c[column.name] for column in plain}
-    return sql_cast(whole, Text), Fields(held, columns)
+        for info in plain[start : start + _PER_OBJECT]:
+            column = relation.c[info.name]
+            pairs += [sql_cast(info.name, Text), sql_cast(column, Text) if info.type == "json" else column]
+        columns = columns.op("||", return_type=JSONB())(func.jsonb_build_object(*pairs, type_=JSONB))
+    fields = {info.name: relation.c[info.name] for info in plain}
+    return [metadata, sql_cast(columns, Text)], Fields(filtered, fields)
 
 
-def _id_column(relation: Table, roles: Roles) -> ColumnElement[Any]:
-    return _keyed(relation.c[roles.id])
+def _as_jsonb(column: ColumnElement[Any], found: Found, name: str) -> ColumnElement[Any]:
+    """A json column as jsonb, so that no row can fail: what jsonb refuses is NULL, and NUL is as in tables of ours.
+
+    Where there is an index on the plain cast, it has shown that every row can be cast.
+    """
+    plain = sql_cast(column, JSONB)
+    if any(re.search(rf"\(?{re.escape(_identifier(name))}\)?::jsonb", text) for text in found.indexed_expressions):
+        return plain
+    text = func.regexp_replace(sql_cast(column, Text), r"(?<!\\)((?:\\\\)*)\\u0000", "\\1" + without_nul("\0"), "g")
+    harmless = and_(~text.regexp_match(r"\\u[dD][89a-fA-F]|[eE][+]?\d{3}"), func.length(text) < _LONGEST_JSON)
+    return case((harmless, sql_cast(text, JSONB)), else_=null())
 
 
-def _keyed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A column that tells rows apart; of another type than integer, text or UUID it is compared as text."""
+def _keyed(relation: Table, names: Sequence[str]) -> ColumnElement[Any]:
+    """What tells rows apart: a column, as text if it is no integer, text or UUID; several as a JSON list in text."""
+    if len(names) > 1:
+        return sql_cast(func.jsonb_build_array(*(relation.c[name] for name in names), type_=JSONB), Text)
+    column = relation.c[names[0]]
     return column if isinstance(column.type, Integer | UUID | Text) else sql_cast(column, Text)
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    id_, body, payload = row
-    return Record(id_, body or "", json.loads(payload))
+    id_, body, metadata, columns = row
+    below = _loaded(metadata)
+    return Record(id_, body or "", {**(below if isinstance(below, dict) else {}), **json.loads(columns)})
+
+
+def _loaded(text: str | None) -> Any:
+    """JSON as the column holds it, None if nobody can read it."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None

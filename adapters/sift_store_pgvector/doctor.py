@@ -12,7 +12,7 @@ from sqlalchemy import Table
 from sift_store.adapter import CandidateQuery, Finding
 from sift_store_pgvector.attached import AttachedCollection
 from sift_store_pgvector.indexing import field_indexes
-from sift_store_pgvector.inspecting import Found, IndexInfo, inspect_relation
+from sift_store_pgvector.inspecting import Found, IndexInfo, inspect_relation, tells_rows_apart
 from sift_store_pgvector.own import OwnCollection
 from sift_store_pgvector.server import Server
 from sift_store_pgvector.types import OPCLASSES
@@ -49,8 +49,12 @@ def examine(collection: OwnCollection | AttachedCollection) -> Work[list[Finding
     findings += _settings(state, statistics.count)
     if isinstance(collection, OwnCollection):
         findings += yield from _payload_indexes(collection)
-    elif statistics.count > _MANY:
+        return findings
+    if statistics.count > _MANY:
         findings += _filters(collection)
+    if not tells_rows_apart(found, collection.roles.key):
+        what = f"no unique index makes sure that {', '.join(collection.roles.key)} tells rows apart"
+        findings.append(Finding("note", what, "name what does: &id=COLUMN,COLUMN; two rows of one key are an error"))
     return findings
 
 

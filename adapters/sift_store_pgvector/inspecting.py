@@ -10,7 +10,16 @@ from sift_store_pgvector.codec import VectorType
 from sift_store_pgvector.types import METRICS
 from sift_store_pgvector.work import Statement, Work, quoted_name
 
-__all__ = ["ColumnInfo", "Found", "IndexInfo", "Roles", "find_roles", "inspect_relation", "relations_with_vectors"]
+__all__ = [
+    "ColumnInfo",
+    "Found",
+    "IndexInfo",
+    "Roles",
+    "find_roles",
+    "inspect_relation",
+    "relations_with_vectors",
+    "tells_rows_apart",
+]
 
 _VECTORS = ("vector", "halfvec")
 _TEXTS = ("text", "varchar", "bpchar")
@@ -57,7 +66,12 @@ class IndexInfo:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A relation: a table, view, materialised view, partitioned or foreign table."""
+    """A relation: a table, view, materialised view, partitioned or foreign table.
+
+    Attributes:
+        unique: sets of columns of which no two rows have the same, and none is NULL.
+        indexed_expressions: what indexes that are no columns' are on, as SQL.
+    """
 
     schema: str
     name: str
@@ -66,6 +80,8 @@ class Found:
     primary_key: Sequence[str]
     indexes: Sequence[IndexInfo]
     indexed_columns: frozenset[str]
+    unique: Sequence[frozenset[str]] = ()
+    indexed_expressions: frozenset[str] = frozenset()
 
     def named(self, *types: str) -> list[str]:
         """Names of the columns of these types."""
@@ -74,10 +90,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which column is what. `key` finds a row again; `id` is what a hit shows. `hidden`: no part of the payload."""
+    """Which column is what. `key` finds a row again; `id` is what a hit shows. `hidden`: no part of the payload.
 
-    key: str
-    id: str
+    Where several columns together tell rows apart, `key` and `id` are these, and an id is their values as a JSON list.
+    """
+
+    key: tuple[str, ...]
+    id: tuple[str, ...]
     vector: str
     text: str
     metadata: str | None
@@ -88,15 +107,15 @@ class Roles:
 _KNOWN: tuple[tuple[frozenset[str], Roles], ...] = (
     (  # langchain-postgres, PGVector: one table for all collections
         frozenset({"id", "collection_id", "embedding", "document", "cmetadata"}),
-        Roles("id", "id", "embedding", "document", "cmetadata", frozenset({"collection_id"})),
+        Roles(("id",), ("id",), "embedding", "document", "cmetadata", frozenset({"collection_id"})),
     ),
     (  # langchain-postgres, PGVectorStore: a table for each
         frozenset({"langchain_id", "content", "embedding", "langchain_metadata"}),
-        Roles("langchain_id", "langchain_id", "embedding", "content", "langchain_metadata"),
+        Roles(("langchain_id",), ("langchain_id",), "embedding", "content", "langchain_metadata"),
     ),
     (  # LlamaIndex, PGVectorStore
         frozenset({"id", "text", "metadata_", "node_id", "embedding"}),
-        Roles("id", "node_id", "embedding", "text", "metadata_", frozenset({"id", "text_search_tsv"})),
+        Roles(("id",), ("node_id",), "embedding", "text", "metadata_", frozenset({"id", "text_search_tsv"})),
     ),
 )
 
@@ -109,8 +128,20 @@ SELECT a.attname, t.typname, a.atttypmod FROM pg_attribute a JOIN pg_type t ON t
 WHERE a.attrelid = to_regclass(%(name)s) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _KEY = """
-SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
-WHERE i.indrelid = to_regclass(%(name)s) AND i.indisprimary
+SELECT a.attname FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(number, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+WHERE i.indrelid = to_regclass(%(name)s) AND i.indisprimary ORDER BY k.place
+"""
+_UNIQUE = """
+SELECT array_agg(a.attname::text)
+FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k(number, place)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+WHERE i.indrelid = to_regclass(%(name)s) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+AND k.place <= i.indnkeyatts GROUP BY i.indexrelid HAVING bool_and(a.attnotnull)
+"""
+_EXPRESSIONS = """
+SELECT pg_get_expr(i.indexprs, i.indrelid) FROM pg_index i
+WHERE i.indrelid = to_regclass(%(name)s) AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NOT NULL
 """
 _INDEXES = """
 SELECT c.relname, am.amname, o.opcname, pg_get_indexdef(i.indexrelid, 1, true), i.indisvalid,
@@ -145,8 +176,9 @@ def inspect_relation(schema: str | None, table: str) -> Work[Found]:
         NotFoundError: there is none of that name.
     """
     name = quoted_name(schema, table)
-    asked = [Statement(sql, {"name": name}) for sql in (_RELATION, _COLUMNS, _KEY, _INDEXES, _INDEXED)]
-    relation, columns, key, indexes, indexed = yield asked
+    questions = (_RELATION, _COLUMNS, _KEY, _INDEXES, _INDEXED, _UNIQUE, _EXPRESSIONS)
+    answers = yield [Statement(sql, {"name": name}) for sql in questions]
+    relation, columns, key, indexes, indexed, unique, expressions = answers
     if not relation:
         there = yield from relations_with_vectors()
         raise NotFoundError(f"no table or view {name}; with vectors there are: {', '.join(there) or 'none'}")
@@ -159,6 +191,8 @@ def inspect_relation(schema: str | None, table: str) -> Work[Found]:
         primary_key=[row[0] for row in key],
         indexes=[IndexInfo(*row) for row in indexes],
         indexed_columns=frozenset(row[0] for row in indexed),
+        unique=[frozenset(row[0]) for row in unique],
+        indexed_expressions=frozenset(row[0] for row in expressions),
     )
 
 
@@ -169,8 +203,9 @@ def find_roles(found: Found, options: Mapping[str, str]) -> Roles:
         LocationError: a column that is not there, or several that it could be; names them.
     """
     names = {column.name for column in found.columns}
+    said = _said_id(options, names)
     for role in ("id", "text", "vector", "metadata"):
-        if role in options and options[role] not in names:
+        if role in options and options[role] not in names and not (role == "id" and said):
             raise LocationError(
                 f"{role}={options[role]}: {found.name} has no such column; it has {', '.join(sorted(names))}"
             )
@@ -178,16 +213,30 @@ def find_roles(found: Found, options: Mapping[str, str]) -> Roles:
     if known is not None and not {"id", "text", "vector", "metadata"} & options.keys():
         return known
     vector = options.get("vector") or _only(found, "vector", found.named(*_VECTORS))
-    key = found.primary_key[0] if len(found.primary_key) == 1 else None
-    id_ = options.get("id") or key
-    if id_ is None:
-        raise LocationError(f"{found.name} has no primary key of one column; name what tells its rows apart: &id=…")
-    text = options.get("text") or _only(found, "text", [name for name in found.named(*_TEXTS) if name != id_])
+    key = tuple(found.primary_key)
+    id_ = said or key
+    if not id_:
+        raise LocationError(f"{found.name} has no primary key; name what tells its rows apart: &id=COLUMN,COLUMN…")
+    text = options.get("text") or _only(found, "text", [name for name in found.named(*_TEXTS) if name not in id_])
     jsons = found.named(*_JSONS)
     metadata = options.get("metadata") or (jsons[0] if len(jsons) == 1 else None)
     if _type(found, vector) not in _VECTORS:
         raise LocationError(f"vector={vector}: of type {_type(found, vector)}, vector or halfvec wanted")
     return Roles(key or id_, id_, vector, text, metadata)
+
+
+def _said_id(options: Mapping[str, str], names: set[str]) -> tuple[str, ...]:
+    """The columns that the URL names as the id: one, with whatever is in its name, or several with commas between."""
+    said = options.get("id", "")
+    if said in names:
+        return (said,)
+    parts = tuple(part for part in said.split(",") if part)
+    return parts if parts and set(parts) <= names else ()
+
+
+def tells_rows_apart(found: Found, columns: Sequence[str]) -> bool:
+    """Whether the server makes sure that no two rows have the same in some columns."""
+    return any(unique <= set(columns) for unique in found.unique)
 
 
 def _only(found: Found, role: str, names: Sequence[str]) -> str:

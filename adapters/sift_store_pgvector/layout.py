@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, FromClause, Integer, Select, bindparam, cast, func, select
+from sqlalchemy import ColumnElement, FromClause, Integer, Select, Text, bindparam, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from sift_store.adapter import CandidateQuery, Candidates, Key
+from sift_store.errors import StorageError
 from sift_store.filters import Filter, has_native
 from sift_store.kernels import directed_rows
 from sift_store.records import Record
@@ -56,6 +58,7 @@ class Layout:
         fields: where the keys of filters are. base: what holds for every row of the collection, or None.
         index: the index that serves searches, or None. iterative: whether pgvector can go on walking it (0.8).
         unit: whether the stored vectors are of unit length.
+        leading: the first of several columns that are the key, by which an index finds rows.
     """
 
     vectors: FromClause
@@ -74,6 +77,7 @@ class Layout:
     index: VectorIndex | None
     iterative: bool
     unit: bool
+    leading: ColumnElement[Any] | None = None
     _compiled: OrderedDict[Any, Statement] = field(default_factory=OrderedDict, repr=False, compare=False)
 
     # --- phase one ----------------------------------------------------------------------------------------------------
@@ -160,6 +164,7 @@ class Layout:
         away = np.array([row[1] for row in rows], dtype=np.float32)
         scores = 1 - away if self.operator == "<=>" else -away
         keys: list[Key] = [row[0] for row in rows]
+        self._check_apart(keys)
         order = np.argsort(-scores, kind="stable")  # a relaxed walk gives them nearly in order
         keys = [keys[place] for place in order]
         if not query.with_vectors:
@@ -188,11 +193,35 @@ class Layout:
         kept = self._compiled.get(("fetch", vectors))
         if kept is None:
             wanted = self.passage_key == func.any(bindparam("keys", type_=ARRAY(self.passage_key.type)))
+            if self.leading is not None:
+                first = cast(bindparam("leading", type_=ARRAY(Text)), ARRAY(self.leading.type))
+                wanted = wanted & (self.leading == func.any(first))
             kept = compiled(self._records(vectors).where(wanted))
             self._compiled["fetch", vectors] = kept
-        (rows,) = yield [Statement(kept.sql, {**kept.parameters, "keys": list(keys)}, brief=True)]
+        (rows,) = yield [Statement(kept.sql, {**kept.parameters, **self._wanted(keys)}, brief=True)]
         by_key = dict(self._read(rows, vectors))
+        self._check_apart([row[0] for row in rows])
         return [by_key.get(key) for key in keys]
+
+    def _wanted(self, keys: Sequence[Key]) -> dict[str, Any]:
+        """Parameters that name rows."""
+        wanted: dict[str, Any] = {"keys": list(keys)}
+        if self.leading is not None:
+            firsts = dict.fromkeys(json.loads(str(key))[0] for key in keys)
+            wanted["leading"] = [first if isinstance(first, str) else json.dumps(first) for first in firsts]
+        return wanted
+
+    def _check_apart(self, keys: Sequence[Key]) -> None:
+        """Refuse rows that their key does not tell apart: one's text would be shown for another's.
+
+        Raises:
+            StorageError: two have the same key, or one has none.
+        """
+        if None not in keys and len(set(keys)) == len(keys):
+            return
+        twice = next(key for key in keys if key is None or keys.count(key) > 1)
+        what = "a row has no key (NULL)" if twice is None else f"several rows have the key {twice!r}"
+        raise StorageError(f"{what}; name the columns that tell rows apart, e.g. &id=doc_id,chunk_no")
 
     def _records(self, vectors: bool) -> Select[Any]:
         """Key, vector if wanted, and what a record is made of."""

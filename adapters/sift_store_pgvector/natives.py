@@ -79,8 +79,8 @@ def _is_unquoted(name: Any) -> bool:
 
 def _is_plain_type(kind: TypeEngine[Any] | None) -> bool:
     """A type of SQLAlchemy's own, written as a name and lengths: some take names of others' choosing."""
-    if kind is None or isinstance(kind, sqltypes.NullType):
-        return True
+    if kind is None or isinstance(kind, sqltypes.NullType | sqltypes.JSON.JSONElementType):
+        return True  # which are never written
     if not type(kind).__module__.startswith("sqlalchemy."):
         return False
     return _TYPE.fullmatch(kind.compile(dialect=DIALECT)) is not None

@@ -315,8 +315,12 @@ class OwnCollection(Searchable, Remembered):
             StorageError: it no longer does, so that others may have written; nothing was changed.
         """
         state = self.serving()
-        held = "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = %(pid)s)"
-        ((row,),) = yield [Statement(held, {"pid": holder})]
+        locked = (
+            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = %(pid)s AND "
+            "mode = 'ExclusiveLock' AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %(lock)s AND "
+            "database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+        )
+        ((row,),) = yield [Statement(locked, {"pid": holder, "lock": self.replacement_lock()})]
         if not row[0]:
             raise StorageError("the connection that shut out writers was lost, and the old vectors stay; try again")
         yield from self._locked_generation(state)

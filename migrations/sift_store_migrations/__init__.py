@@ -8,7 +8,8 @@ A revision that builds indexes builds them concurrently: searching and writing g
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 __all__ = ["HEAD", "MigrationError", "migrate", "quoted", "revisions", "run"]
@@ -65,8 +66,7 @@ def migrate(
     }  # behind a pooler none stays prepared
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**options), poolclass=NullPool)
     try:
-        with engine.connect() as connection:
-            _lock(connection, wait)
+        with _alone(options, wait), engine.connect() as connection:
             if revision != "base":
                 run(connection, f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
             connection.commit()
@@ -90,17 +90,23 @@ def migrate(
         engine.dispose()
 
 
-def _lock(connection: Connection, wait: float) -> None:
-    """Hold a lock until the connection ends. Asked for again and again, not waited for: a statement that waits holds a
-    snapshot, and a concurrent index build of the other migrator would wait for that.
-    """  # noqa: D205
+@contextmanager
+def _alone(options: Mapping[str, Any], wait: float) -> Iterator[None]:
+    """Hold a lock in a transaction on a connection of its own, which a pooler keeps together.
+
+    It is asked for again and again, not waited for: a statement that waits holds a snapshot that a concurrent index
+    build would wait for.
+    """
     end = time.monotonic() + wait
-    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
-        connection.rollback()
-        if time.monotonic() > end:
-            raise MigrationError(f"another migration has been running for {wait:g} s; try again when it has ended")
-        time.sleep(_POLL)
-    connection.commit()
+    with closing(psycopg.connect(**{**options, "autocommit": True})) as connection, connection.transaction():
+        connection.execute("SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
+        # Without parameters: in the extended protocol the portal stays, and its snapshot, until the next statement.
+        question = f"SELECT pg_try_advisory_xact_lock({_LOCK:d})".encode()
+        while connection.execute(question).fetchone() != (True,):
+            if time.monotonic() > end:
+                raise MigrationError(f"another migration has been running for {wait:g} s; try again when it has ended")
+            time.sleep(_POLL)
+        yield
 
 
 def _current(connection: Connection, schema: str) -> str | None:

@@ -187,7 +187,8 @@ def test_any_table_with_columns_as_metadata(
         assert store.count({"author": 3}) == 0
         native = sqlalchemy.text("price > 2 OR author = 'bob'")
         assert store.count(native) == 4
-        assert store.scoped({"author": "ann"}).count(native) == 1
+        columns = sqlalchemy.or_(sqlalchemy.column("price") > 2, sqlalchemy.column("author") == "bob")
+        assert store.scoped({"author": "ann"}).count(columns) == 1
         for write in (lambda: store.add(["x"]), lambda: store.delete([1]), lambda: store.update_payload([1], {"a": 1})):
             with pytest.raises(ReadOnlyError):
                 write()
@@ -288,7 +289,7 @@ def test_views_partitions_and_materialised_views(
         connection.execute(f"CREATE TABLE parts_{name} PARTITION OF parts FOR VALUES IN ('{name}')")
     connection.execute("INSERT INTO parts SELECT * FROM docs")
     for table, count in (("seen", 3), ("kept", 3), ("parts", 5)):
-        with pytest.raises(LocationError, match=r"no primary key of one column.*&id="):
+        with pytest.raises(LocationError, match=r"no primary key; name what.*&id="):
             SiftStore.attach(postgres.url(database, table=table, text="body"))
         with SiftStore.attach(postgres.url(database, table=table, text="body", id="number")) as store:
             assert store.count() == count

@@ -6,6 +6,8 @@ Revision ID: 0003
 Revises: 0002
 """
 
+import re
+
 import sqlalchemy as sa
 from alembic import context, op
 from sift_store_migrations import quoted, run
@@ -94,4 +96,6 @@ def _redefine(bodies: dict[str, str]) -> None:
     names = [name for (name,) in found.all()]
     with op.get_context().autocommit_block():
         for name in names:
-            run(op.get_bind(), f"REINDEX INDEX CONCURRENTLY {quoted(schema, name)}")
+            left_over = re.search(r"_cc(new|old)\d*$", name)  # of a build that was interrupted
+            begin = "DROP INDEX CONCURRENTLY IF EXISTS" if left_over else "REINDEX INDEX CONCURRENTLY"
+            run(op.get_bind(), f"{begin} {quoted(schema, name)}")
