@@ -8,6 +8,7 @@ scheme. The module has three functions, `open_store`, `list_collections` and `dr
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -241,7 +242,10 @@ class Adapter(Protocol):
         """Begin new content for the whole collection, with another embedder; writes are refused from now on."""
 
     def optimize(self, *, wait: bool) -> None:
-        """Build the approximate index beside the live data; return at once or when it serves."""
+        """Build the approximate index beside the live data; return at once, or when all that was there is in it."""
+
+    def bulk(self) -> AbstractContextManager[None]:
+        """While it is entered no build of the index begins by itself. Not a coroutine function, in either kind."""
 
     def doctor(self) -> Iterable[Finding]:
         """What the engine's own state shows."""

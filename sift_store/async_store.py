@@ -7,8 +7,9 @@ import contextlib
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -28,6 +29,7 @@ from sift_store.shell import COMPARED, Opening, Shell, embedding_for, native_ope
 from sift_store.store import SiftStore
 from sift_store.writing import (
     add_steps,
+    check_writable,
     count_steps,
     delete_steps,
     doctor_steps,
@@ -46,9 +48,9 @@ T = TypeVar("T")
 class AsyncSiftStore(Shell):
     """`SiftStore` with awaits: the same names, arguments, results and errors.
 
-    Servers are awaited by their own asynchronous clients; only embedding and choosing run on a worker thread. Over an
-    embedded engine all work does, so the event loop stays free but searches do not run in parallel; concurrency means a
-    server.
+    Servers are awaited by their own asynchronous clients; embedders, hooks and the choice run on threads, beside each
+    other. An engine in the process has one thread, so the event loop stays free but its searches do not run in
+    parallel; concurrency means a server.
     """
 
     def __init__(
@@ -58,10 +60,10 @@ class AsyncSiftStore(Shell):
         *,
         owner: bool = True,
         opening: Opening | None = None,
-        worker: ThreadPoolExecutor | None = None,
+        workers: Workers | None = None,
     ) -> None:
         super().__init__(dataclasses.replace(context, awaits=True), name, owner=owner, opening=opening)
-        self._worker = worker or _new_worker()
+        self._workers = workers or Workers()
 
     @classmethod
     async def open(
@@ -90,13 +92,13 @@ class AsyncSiftStore(Shell):
 
     @classmethod
     async def _opened(cls, opening: Opening) -> Self:
-        worker = _new_worker()
+        workers = Workers()
         try:
-            context, name = await _run(open_steps(opening, native_async=True), worker)
+            context, name = await _run(open_steps(opening, native_async=True), workers)
         except BaseException:
-            worker.shutdown(wait=False)
+            workers.shutdown()
             raise
-        return cls(context, name, opening=opening, worker=worker)
+        return cls(context, name, opening=opening, workers=workers)
 
     @classmethod
     async def _twin_of(cls, store: SiftStore) -> Self:
@@ -117,7 +119,7 @@ class AsyncSiftStore(Shell):
         *,
         progress: Progress | None = None,
     ) -> list[Id]:
-        """As `SiftStore.add`; `progress` is called on the worker thread."""
+        """As `SiftStore.add`; `progress` is called on a thread."""
         return await self._run(add_steps(self._context, texts, ids, payloads, vectors, progress))
 
     async def search(
@@ -133,7 +135,7 @@ class AsyncSiftStore(Shell):
         hook: Hook | None = None,
         **options: Any,
     ) -> Hits:
-        """As `SiftStore.search`, with the same options; a hook runs on the worker thread, a coroutine function here."""
+        """As `SiftStore.search`, with the same options; a hook runs on a thread, a coroutine function here."""
         asked = self._ask(Question(query, queries, vector, weights), k, where, method, **options)
         return (await self._run(search_steps(self._context, *asked, hook)))[0]
 
@@ -176,7 +178,7 @@ class AsyncSiftStore(Shell):
     def scoped(self, equalities: Mapping[str, Any]) -> Self:
         """As `SiftStore.scoped`; not awaited."""
         context = self._scoped_context(equalities)
-        return type(self)(context, self._name, owner=False, opening=self._opening, worker=self._worker)
+        return type(self)(context, self._name, owner=False, opening=self._opening, workers=self._workers)
 
     async def statistics(self) -> Statistics:
         """As `SiftStore.statistics`."""
@@ -189,11 +191,20 @@ class AsyncSiftStore(Shell):
     async def optimize(self, *, wait: bool = True) -> None:
         """As `SiftStore.optimize`; while it waits, other calls go on."""
         self._context.check_process()
-        worker = _new_worker()
+        workers = Workers()
         try:
-            await _run(optimize_steps(self._context, wait), worker)
+            await _run(optimize_steps(self._context, wait), workers)
         finally:
-            worker.shutdown(wait=False)
+            workers.shutdown()
+
+    @asynccontextmanager
+    async def bulk(self) -> AsyncIterator[Self]:
+        """As `SiftStore.bulk`."""
+        self._context.check_process()
+        check_writable(self._context)
+        with self._context.adapter.bulk():
+            yield self
+        await self.optimize()
 
     async def doctor(self) -> list[Finding]:
         """As `SiftStore.doctor`."""
@@ -204,11 +215,11 @@ class AsyncSiftStore(Shell):
         if self._owner and self._context.process == os.getpid():
             close = self._context.adapter.close
             await (close() if inspect.iscoroutinefunction(close) else asyncio.to_thread(close))
-            self._worker.shutdown(wait=False)
+            self._workers.shutdown()
 
     def _lent(self) -> Self:
         """The same store, for somebody who must not close it."""
-        return type(self)(self._context, self._name, owner=False, opening=self._opening, worker=self._worker)
+        return type(self)(self._context, self._name, owner=False, opening=self._opening, workers=self._workers)
 
     async def __aenter__(self) -> Self:
         return self
@@ -220,22 +231,50 @@ class AsyncSiftStore(Shell):
 
     async def _run(self, steps: Steps[T]) -> T:
         self._context.check_process()
-        return await _run(steps, self._worker)
+        return await _run(steps, self._workers)
 
 
-def _new_worker() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="sift-store")
+class Workers:
+    """Threads of one store: one for an engine in the process, which does one thing at a time, and some for all else.
+
+    Embedders, hooks and the choice itself do not wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sift-store")
+        self._others = ThreadPoolExecutor(thread_name_prefix="sift-store-other")
+
+    def submit(self, call: Callable[[], Any]) -> asyncio.Future[Any]:
+        """Run a call on a thread of its kind."""
+        thread = self._engine if _touches_engine(call) else self._others
+        return asyncio.get_running_loop().run_in_executor(thread, call)
+
+    def shutdown(self) -> None:
+        """End the threads once what they do has ended."""
+        self._engine.shutdown(wait=False)
+        self._others.shutdown(wait=False)
 
 
-async def _run(steps: Steps[T], worker: ThreadPoolExecutor) -> T:
-    """Make the calls that the steps ask for: await coroutine functions, run others on the worker."""
+def _touches_engine(call: Callable[[], Any]) -> bool:
+    """Whether a call is a method of an adapter, or of a replacement of its content."""
+    owner = getattr(getattr(call, "func", call), "__self__", None)
+    return hasattr(owner, "capabilities") or hasattr(owner, "commit")
+
+
+async def _run(steps: Steps[T], workers: Workers) -> T:
+    """Make the calls that the steps ask for: await coroutine functions, run others on a thread.
+
+    A task that was cancelled ends so, whatever the calls raise that undo its work.
+    """
+    stopped: asyncio.CancelledError | None = None
     try:
         call = next(steps)
         while True:
-            under_way = _started(call, worker)
+            under_way = _started(call, workers)
             try:
                 result = await asyncio.shield(under_way)
-            except asyncio.CancelledError as stopped:
+            except asyncio.CancelledError as cancelled:
+                stopped = cancelled
                 await _ended(under_way)
                 if not under_way.cancelled() and under_way.exception() is None:
                     _take_in(steps, under_way.result(), stopped)
@@ -245,16 +284,28 @@ async def _run(steps: Steps[T], worker: ThreadPoolExecutor) -> T:
             else:
                 call = steps.send(result)
     except StopIteration as done:
+        if stopped is not None:
+            raise stopped from None
         return done.value  # type: ignore[no-any-return]  # a generator's return value
+    except Exception as exc:
+        if stopped is not None:
+            raise stopped from exc
+        raise
 
 
-def _started(call: Callable[[], Any], worker: ThreadPoolExecutor) -> asyncio.Future[Any]:
-    if inspect.iscoroutinefunction(call):
+def _started(call: Callable[[], Any], workers: Workers) -> asyncio.Future[Any]:
+    if _is_awaited(call):
         return asyncio.create_task(call())
     try:
-        return asyncio.get_running_loop().run_in_executor(worker, call)
-    except RuntimeError as exc:  # the worker has ended
+        return workers.submit(call)
+    except RuntimeError as exc:  # the threads have ended
         raise StoreClosedError("the store is closed; open it again") from exc
+
+
+def _is_awaited(call: Callable[[], Any]) -> bool:
+    """Whether a call gives a coroutine: a coroutine function, or an object whose `__call__` is one."""
+    function = getattr(call, "func", call)
+    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def _take_in(steps: Steps[Any], result: Any, stopped: asyncio.CancelledError) -> None:

@@ -9,6 +9,7 @@ import copy
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace as with_changes
 from typing import cast
 
@@ -211,6 +212,9 @@ class MemoryAdapter:
 
     def optimize(self, *, wait: bool) -> None:  # noqa: ARG002, D102
         self._open()
+
+    def bulk(self) -> AbstractContextManager[None]:  # noqa: D102
+        return nullcontext()
 
     def doctor(self) -> Iterable[Finding]:  # noqa: D102
         return [

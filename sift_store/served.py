@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -122,6 +123,10 @@ class _Served(Generic[C]):
     def capabilities(self) -> Capabilities:
         """What the collection declares of itself."""
         return self._collection.capabilities
+
+    def bulk(self) -> AbstractContextManager[None]:
+        """Nothing to hold back: a server builds its index by its own rules."""
+        return nullcontext()
 
     def _check_open(self) -> None:
         if self._closed:

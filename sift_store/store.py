@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,6 +28,7 @@ from sift_store.selection import Objective
 from sift_store.shell import COMPARED, Opening, Shell, embedding_for, open_steps
 from sift_store.writing import (
     add_steps,
+    check_writable,
     count_steps,
     delete_steps,
     doctor_steps,
@@ -301,9 +303,26 @@ class SiftStore(Shell):
     def optimize(self, *, wait: bool = True) -> None:
         """Build the index now, beside the live data; searching and writing go on meanwhile.
 
-        Large stores do so by themselves in the background after an add; this waits until the index serves.
+        Large stores do so by themselves in the background after an add; this waits until everything that was there when
+        it was called is in the index.
         """
         self._run(optimize_steps(self._context, wait))
+
+    @contextmanager
+    def bulk(self) -> Iterator[Self]:
+        """Load much and build the index once, at the end: no build begins by itself inside of the block.
+
+            with store.bulk():
+                for batch in batches:
+                    store.add(batch)
+
+        What is added is durable and found as ever. If the block raises, the index is left to the next build.
+        """
+        self._context.check_process()
+        check_writable(self._context)
+        with self._context.adapter.bulk():
+            yield self
+        self.optimize()
 
     def doctor(self) -> list[Finding]:
         """What is wrong, or will be, and the mend for each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.metadata import version as installed_version
 from typing import TypeVar, cast
 
@@ -389,9 +390,17 @@ class EdgeAdapter:
         self.statistics()
         if self.replacing:
             raise StorageError("the collection is being re-embedded; build the index when that has ended")
-        build = self._builder.start()
-        if wait and build is not None:
-            build.wait()
+        build, fresh = self._builder.start()
+        if not wait or build is None:
+            return
+        build.wait()
+        if not fresh:  # it began before, from an older copy: what came since may be due
+            build, _ = self._builder.start()
+            if build is not None:
+                build.wait()
+
+    def bulk(self) -> AbstractContextManager[None]:  # noqa: D102
+        return self._builder.held_back()
 
     def doctor(self) -> Iterable[Finding]:  # noqa: D102
         return self._builder.doctor(self.statistics())

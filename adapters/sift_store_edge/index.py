@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import qdrant_edge as q
@@ -39,9 +40,10 @@ class IndexBuilder:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._lock = threading.Lock()  # held only to look at or change these two
+        self._lock = threading.Lock()  # held only to look at or change these
         self._build: _Build | None = None
         self._ended = False
+        self._holding = 0
 
     @property
     def running(self) -> bool:
@@ -55,7 +57,7 @@ class IndexBuilder:
 
     def consider(self) -> None:
         """Begin a build, once writers are quiet, if enough is unindexed. After one that failed, only `start` does."""
-        if self.running or (self._build is not None and self._build.error is not None):
+        if self._holding or self.running or (self._build is not None and self._build.error is not None):
             return
         try:
             state = self._host.statistics()
@@ -65,12 +67,28 @@ class IndexBuilder:
         if unindexed * (state.dimension or 0) * 4 >= _BACKGROUND_BYTES and unindexed >= _BACKGROUND_SHARE * state.count:
             self._begin(patient=True)
 
-    def start(self) -> _Build | None:
-        """Begin a build now, unless one is under way; None if the engine would build nothing."""
-        if not self.running and _unindexed_kb(self._host.statistics()) < INDEXING_THRESHOLD_KB:
+    def start(self) -> tuple[_Build | None, bool]:
+        """Begin a build now, unless one is under way; None if the engine would build nothing.
+
+        The build, and whether it is a new one.
+        """
+        before = self._build if self.running else None
+        if before is None and _unindexed_kb(self._host.statistics()) < INDEXING_THRESHOLD_KB:
             self._build = None  # nothing is due, so an earlier failure is of no interest
-            return None
-        return self._begin(patient=False)
+            return None, False
+        build = self._begin(patient=False)
+        return build, build is not before
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """While it is entered no build begins by itself."""
+        with self._lock:
+            self._holding += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holding -= 1
 
     def stop(self, *, for_good: bool = False) -> None:
         """End the build under way, if any; the live data is as it was. Not with the write lock held."""

@@ -11,17 +11,19 @@ from psycopg.rows import tuple_row
 from tenacity import AsyncRetrying
 
 from sift_store.deadline import Deadline
-from sift_store.errors import DeadlineError, StorageError
+from sift_store.errors import StorageError
 from sift_store_pgvector.async_connecting import AsyncConnections
 from sift_store_pgvector.connecting import check_encoding, same_place
 from sift_store_pgvector.failures import driver_errors
 from sift_store_pgvector.session import (
+    COMMIT_LOST,
     FATE,
     FATE_TIMEOUT,
     READ_ONLY,
     RETRY,
     WRITE_TIMEOUT,
     XID,
+    Written,
     binary_cursor,
     fate_unknown,
     is_brief,
@@ -63,24 +65,31 @@ class AsyncSession:
         """As `Session.write`; cancelled before the commit, nothing is written."""
         deadline = Deadline.after(WRITE_TIMEOUT)
         with driver_errors(doing, deadline):
-            async for attempt in AsyncRetrying(**RETRY):
-                with attempt:
-                    async with self._connections.lend(deadline) as connection:
-                        await _execute(connection, "BEGIN")
-                        return await self._write_on(doing, connection, make, deadline)
+            written = await self._written(doing, make, deadline)
+        if written.lost is not None and not await self._committed(doing, written.transaction):
+            raise StorageError(f"{doing}: the connection broke and nothing was written; try again") from written.lost
+        return written.result
+
+    async def _written(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline) -> Written[T]:
+        async for attempt in AsyncRetrying(**RETRY):
+            with attempt:
+                async with self._connections.lend(deadline) as connection:
+                    await _execute(connection, "BEGIN")
+                    return await self._write_on(doing, connection, make, deadline)
         raise AssertionError
 
-    async def _write_on(self, doing: str, connection: Any, make: Callable[[], Work[T]], deadline: Deadline) -> T:
+    async def _write_on(
+        self, doing: str, connection: Any, make: Callable[[], Work[T]], deadline: Deadline
+    ) -> Written[T]:
         with driver_errors(doing, deadline):
             await _execute(connection, *settings({}, deadline))
             result = await _run(make(), lambda step: _on(connection, step))
             (transaction,) = await (await _execute(connection, XID)).fetchone()
             try:
                 await _execute(connection, "COMMIT")
-            except (psycopg.OperationalError, psycopg.InterfaceError, DeadlineError) as exc:
-                if not await self._committed(doing, transaction):
-                    raise StorageError(f"{doing}: the connection broke and nothing was written; try again") from exc
-            return result
+            except COMMIT_LOST as exc:
+                return Written(result, transaction, exc)
+            return Written(result, transaction)
 
     async def _committed(self, doing: str, transaction: str | None) -> bool:
         if transaction is None:

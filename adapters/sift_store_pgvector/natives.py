@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, bindparam
 from sqlalchemy.sql import elements, sqltypes, visitors
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import TypeEngine
@@ -52,7 +52,17 @@ def checked_native(value: Any, guarded: bool) -> ColumnElement[bool]:
     if guarded:
         for part in visitors.iterate(value):
             _check_part(part)
-    return elements.Grouping(value)
+    spread: Any = visitors.replacement_traverse(value, {}, _spread)
+    return elements.Grouping(spread)
+
+
+def _spread(element: Any, **_: Any) -> Any:
+    """The values of `column.in_([…])` one by one: SQLAlchemy fills them in when it executes, which it does not here."""
+    if not isinstance(element, elements.BindParameter) or not element.expanding:
+        return None
+    kind = element.type
+    values = [bindparam(None, value, type_=kind, unique=True) for value in element.effective_value or ()]
+    return elements.Grouping(elements.ClauseList(*values)) if values else None
 
 
 def _check_part(part: Any) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -28,6 +29,7 @@ from sift_store_pgvector.failures import driver_errors, is_transient
 from sift_store_pgvector.work import TIMEOUT, CopyIn, Rows, Statement, Work
 
 __all__ = [
+    "COMMIT_LOST",
     "FATE",
     "FATE_TIMEOUT",
     "READ_ONLY",
@@ -35,6 +37,7 @@ __all__ = [
     "WRITE_TIMEOUT",
     "XID",
     "Session",
+    "Written",
     "binary_cursor",
     "fate_unknown",
     "is_brief",
@@ -101,6 +104,22 @@ def fate_unknown(doing: str) -> StorageError:
     )
 
 
+COMMIT_LOST = (psycopg.OperationalError, psycopg.InterfaceError, DeadlineError)
+
+
+@dataclass(frozen=True, slots=True)
+class Written(Generic[T]):
+    """A write that was asked to commit.
+
+    Attributes:
+        transaction: its number, None if it changed nothing. lost: why the answer to its commit did not come, or None.
+    """
+
+    result: T
+    transaction: str | None
+    lost: Exception | None = None
+
+
 class Session:
     """Operations over sync connections."""
 
@@ -131,24 +150,29 @@ class Session:
         """Run an operation in one transaction, once. Only a connection that is dead before it begins is replaced."""
         deadline = Deadline.after(WRITE_TIMEOUT)
         with driver_errors(doing, deadline):
-            for attempt in Retrying(**RETRY):
-                with attempt, self._connections.lend(deadline) as connection:
-                    _execute(connection, "BEGIN")
-                    return self._write_on(doing, connection, make, deadline)
+            written = self._written(doing, make, deadline)
+        if written.lost is not None and not self._committed(doing, written.transaction):
+            raise StorageError(f"{doing}: the connection broke and nothing was written; try again") from written.lost
+        return written.result
+
+    def _written(self, doing: str, make: Callable[[], Work[T]], deadline: Deadline) -> Written[T]:
+        for attempt in Retrying(**RETRY):
+            with attempt, self._connections.lend(deadline) as connection:
+                _execute(connection, "BEGIN")
+                return self._write_on(doing, connection, make, deadline)
         raise AssertionError
 
-    def _write_on(self, doing: str, connection: Any, make: Callable[[], Work[T]], deadline: Deadline) -> T:
-        """Past this point nothing is tried again."""
+    def _write_on(self, doing: str, connection: Any, make: Callable[[], Work[T]], deadline: Deadline) -> Written[T]:
+        """Run a write once. Writes are never retried."""
         with driver_errors(doing, deadline):
             _execute(connection, *settings({}, deadline))
             result = _run(make(), lambda step: _on(connection, step))
             (transaction,) = _execute(connection, XID).fetchone()
             try:
                 _execute(connection, "COMMIT")
-            except (psycopg.OperationalError, psycopg.InterfaceError, DeadlineError) as exc:
-                if not self._committed(doing, transaction):
-                    raise StorageError(f"{doing}: the connection broke and nothing was written; try again") from exc
-            return result
+            except COMMIT_LOST as exc:  # asked about once the connection is back: all others may wait for theirs
+                return Written(result, transaction, exc)
+            return Written(result, transaction)
 
     def _committed(self, doing: str, transaction: str | None) -> bool:
         """Whether a transaction that did not answer is in the database."""

@@ -2,17 +2,24 @@
 
 import pytest
 
-pytest.register_assert_rewrite(
-    *(f"sift_store.testing.{part}" for part in ("differential", "filtering", "searching", "writing"))
-)
+_PARTS = ("differential", "filtering", "searching", "trust", "writing")
+pytest.register_assert_rewrite(*(f"sift_store.testing.{part}" for part in _PARTS))
 
-from sift_store.testing.differential import DifferentialContract  # noqa: E402  # after the line that makes its asserts speak
+from sift_store.testing.differential import DifferentialContract  # noqa: E402  # after what makes asserts speak
 from sift_store.testing.filtering import FilterContract  # noqa: E402
 from sift_store.testing.searching import SearchContract  # noqa: E402
+from sift_store.testing.trust import TrustContract  # noqa: E402
 from sift_store.testing.writing import WriteContract  # noqa: E402
 
-__all__ = ["DifferentialContract", "FilterContract", "SearchContract", "StoreContract", "WriteContract"]
+__all__ = [
+    "DifferentialContract",
+    "FilterContract",
+    "SearchContract",
+    "StoreContract",
+    "TrustContract",
+    "WriteContract",
+]
 
 
-class StoreContract(WriteContract, SearchContract, FilterContract, DifferentialContract):
+class StoreContract(WriteContract, SearchContract, FilterContract, TrustContract, DifferentialContract):
     """Everything a store must do. Tests are skipped only by declared capabilities."""
