@@ -136,7 +136,7 @@ class _AsyncEngineConnections:
                 async with _prepared_async(raw, deadline) as ready:
                     yield ready
             except BaseException:
-                if getattr(raw, "broken", False):
+                if raw is None or raw.closed:
                     await borrowed.invalidate()
                 raise
 
@@ -153,9 +153,12 @@ async def _prepared_async(connection: Any, deadline: Deadline | None) -> AsyncIt
         connection.deadline = deadline
     try:
         yield connection
-    except BaseException:
+    except Exception:
         if not connection.closed:
             await connection.rollback()
+        raise
+    except BaseException:  # cancelled: answers may be on their way that the next statement would take for its own
+        await asyncio.shield(connection.close())
         raise
     finally:
         if isinstance(connection, GuardedAsyncConnection):

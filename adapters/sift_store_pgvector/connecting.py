@@ -256,7 +256,7 @@ class _EngineConnections:
             with _prepared(borrowed.driver_connection, deadline) as ready:
                 yield ready
         except BaseException:
-            if getattr(borrowed.driver_connection, "broken", False):
+            if borrowed.driver_connection is None or borrowed.driver_connection.closed:
                 borrowed.invalidate()
             raise
         finally:
@@ -276,9 +276,12 @@ def _prepared(connection: Any, deadline: Deadline | None) -> Iterator[Any]:
         connection.deadline = deadline
     try:
         yield connection
-    except BaseException:
+    except Exception:
         if not connection.closed:
             connection.rollback()
+        raise
+    except BaseException:  # an interrupt: answers may be on their way that the next statement would take for its own
+        connection.close()
         raise
     finally:
         if isinstance(connection, GuardedConnection):
