@@ -150,10 +150,21 @@ class AsyncSiftStore(Shell):
         (question,), request = self._ask(Question(query), k, where)
         return await self._run(compare_steps(self._context, question, request, COMPARED))
 
-    async def explain(self, query: str, *, k: int | None = None, where: Any = None, **options: Any) -> Explanation:
+    async def explain(
+        self,
+        query: str | None = None,
+        *,
+        k: int | None = None,
+        where: Any = None,
+        vector: npt.ArrayLike | None = None,
+        queries: Sequence[str] | None = None,
+        weights: npt.ArrayLike | None = None,
+        **options: Any,
+    ) -> Explanation:
         """As `SiftStore.explain`."""
-        questions, request = self._ask(Question(query), k, where, **options)
-        return Explanation(query, (await self._run(search_steps(self._context, questions, request)))[0])
+        question = Question(query, queries, vector, weights)
+        asked = self._ask(question, k, where, **options)
+        return Explanation(question.shown, (await self._run(search_steps(self._context, *asked)))[0])
 
     async def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:
         """As `SiftStore.get`."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from sift_store.adapter import EmbedderIdentity, Progress, SparseVector, Statistics
 from sift_store.errors import EmbedderError, SiftStoreError
+from sift_store.filters import exact_text, storable
 from sift_store.kernels import unit_rows
 from sift_store.registry import EMBEDDERS, find
 
@@ -79,11 +80,11 @@ class Embedding:
             self._documents = embedder
             self._query = lambda text: embedder([text])
         self.identity = EmbedderIdentity(
-            name=getattr(embedder, "name", None),
-            query_prefix=getattr(embedder, "query_prefix", ""),
-            passage_prefix=getattr(embedder, "passage_prefix", ""),
+            name=_text(embedder, "name", None),
+            query_prefix=_text(embedder, "query_prefix", "") or "",
+            passage_prefix=_text(embedder, "passage_prefix", "") or "",
         )
-        self.dimension: int | None = getattr(embedder, "dimension", None)
+        self.dimension: int | None = _dimension(embedder)
         self.source = embedder
         self._count_tokens: Callable[[list[str]], list[int]] | None = getattr(embedder, "count_tokens", None)
         self._cache: OrderedDict[str, npt.NDArray[Any]] = OrderedDict()
@@ -108,7 +109,7 @@ class Embedding:
             rows.append(self._passages(given, len(batch)))
             if progress:
                 progress(done, len(texts))
-        return np.concatenate(rows)
+        return self._together(rows)
 
     async def _documents_awaited(self, texts: Sequence[str], progress: Progress | None) -> npt.NDArray[np.float32]:
         rows = []
@@ -118,6 +119,13 @@ class Embedding:
             rows.append(self._passages(given, len(batch)))
             if progress:
                 progress(done, len(texts))
+        return self._together(rows)
+
+    def _together(self, rows: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        dimensions = {part.shape[1] for part in rows}
+        if len(dimensions) > 1:
+            told = ", then ".join(map(str, dimensions))
+            raise EmbedderError(f"{self._name} gave vectors of dimension {told}; one dimension wanted")
         return np.concatenate(rows)
 
     def documents_call(self, texts: Sequence[str], progress: Progress | None, awaits: bool) -> Callable[[], Any]:
@@ -166,7 +174,11 @@ class Embedding:
         """Tokens of each text, at least 1: the embedder's own count, or characters / 4."""
         if self._count_tokens is None:
             return estimated_tokens(texts)
-        return [max(count, 1) for count in self._count_tokens(list(texts))]
+        with self._failures():
+            counts = [max(operator.index(count), 1) for count in self._count_tokens(list(texts))]
+        if len(counts) != len(texts):
+            raise EmbedderError(f"{self._name} counted {len(counts)} texts of {len(texts)}; one count a text wanted")
+        return counts
 
     @property
     def _name(self) -> str:
@@ -190,6 +202,23 @@ class Embedding:
         if len(rows) != wanted:
             raise EmbedderError(f"{self._name} gave {len(rows)} vectors for {wanted} texts; one a text wanted")
         return rows
+
+
+def _text(embedder: object, attribute: str, default: str | None) -> str | None:
+    """An attribute that a store keeps, checked: a library's callable may have one of that name for itself."""
+    value = getattr(embedder, attribute, default)
+    if value is None or (isinstance(value, str) and storable(value)):
+        return value if value is None else exact_text(value)
+    raise EmbedderError(f"the embedder's {attribute}: {value!r} given, text or nothing wanted")
+
+
+def _dimension(embedder: object) -> int | None:
+    value = getattr(embedder, "dimension", None)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise EmbedderError(f"the embedder's dimension: {value!r} given, a whole number >= 1 or nothing wanted")
+    return int(value)
 
 
 def _batches(texts: Sequence[str]) -> Iterator[tuple[list[str], int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from sift_store.errors import LocationError
 
@@ -30,6 +30,10 @@ _OURS = frozenset(
     }
     | {"vector_type"}
 )
+
+
+# What PostgreSQL cuts names to, and what a folder's name may be where nothing has to be encoded.
+_LONGEST = {"schema": 63, "collection": 250}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,26 @@ def parse_location(location: str | os.PathLike[str]) -> Location:
     if "://" not in text:
         path, _, query = text.rpartition("?") if _only_ours(text.rpartition("?")[2]) else (text, "", "")
         return Location("path", path, _options(query))
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # its text quotes the URL, where a password may stand
+        raise LocationError(
+            "the URL cannot be read; percent-encode what is no letter or digit in user, password and host"
+        ) from None
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     ours = urlencode([(name, value) for name, value in pairs if name in _OURS])
     theirs = urlencode([(name, value) for name, value in pairs if name not in _OURS])
-    return Location(parts.scheme.lower().partition("+")[0], urlunsplit(parts._replace(query=theirs)), _options(ours))
+    before = text.partition("#")[0].partition("?")[0]  # as it was given: an empty host is one
+    address = before + (f"?{theirs}" if theirs else "") + (f"#{parts.fragment}" if parts.fragment else "")
+    _check_length(_options(ours))
+    return Location(parts.scheme.lower().partition("+")[0], address, _options(ours))
+
+
+def _check_length(options: dict[str, str]) -> None:
+    """Names that no store can have: a file system and PostgreSQL count bytes."""
+    for name, most in _LONGEST.items():
+        if len(options.get(name, "").encode()) > most:
+            raise LocationError(f"{name}={options[name][:20]}…: at most {most} bytes wanted")
 
 
 def _only_ours(query: str) -> bool:

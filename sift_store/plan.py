@@ -74,10 +74,12 @@ class Request:
             raise InvalidInputError(f"min_score: {self.min_score!r} given, a finite number wanted")
         if self.timeout is not None and not (_is_finite(self.timeout) and self.timeout > 0):
             raise InvalidInputError(f"timeout: {self.timeout!r} given, seconds greater than 0 wanted")
-        if self.target_variance is not None and not (_is_finite(self.target_variance) and 0 < self.target_variance < 1):
-            raise InvalidInputError(
-                f"target_variance: {self.target_variance!r} given, a fraction between 0 and 1 wanted"
-            )
+        if self.target_variance is not None and not (
+            _is_finite(self.target_variance) and 0 <= self.target_variance <= 1
+        ):
+            raise InvalidInputError(f"target_variance: {self.target_variance!r} given, a fraction in [0, 1] wanted")
+        if not isinstance(self.replace, bool):
+            raise InvalidInputError(f"replace: {self.replace!r} given, True or False wanted")
         _one_of("method", self.method, get_args(Method))
         _one_of("objective", self.objective, get_args(Objective))
         _one_of("order", self.order, get_args(Order))
@@ -203,9 +205,14 @@ def _whole(name: str, value: object) -> int | None:
 
 
 def _is_finite(value: object) -> bool:
-    return type(value) is not bool and isinstance(value, Real) and math.isfinite(value)
+    if type(value) is bool or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond what a float can hold
+        return False
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise InvalidInputError(f"{name}: {value!r} given, one of {', '.join(map(repr, allowed))} wanted")

@@ -22,7 +22,7 @@ from sift_store.context import CandidatePool, Context, Steps, Vectors, fetch_ste
 from sift_store.deadline import Deadline
 from sift_store.embedding import check_embedder
 from sift_store.errors import DeadlineError, EmbedderError, InvalidInputError, StorageError
-from sift_store.filters import within
+from sift_store.filters import storable, within
 from sift_store.hooks import Hook, Picks
 from sift_store.kernels import unit_rows
 from sift_store.plan import Method, Plan, Request, make_plan
@@ -57,8 +57,15 @@ class Question:
         for text in [self.text] if self.texts is None else self.texts:
             if text is not None and (not isinstance(text, str) or not text.strip()):
                 raise InvalidInputError(f"query {text!r}: text that is not empty wanted")
+            if text is not None and not storable(text):
+                raise InvalidInputError(f"query {text!r}: holds a lone surrogate; decode it with errors='replace'")
         if self.weights is not None and self.texts is not None:
             query_shares(self.weights, len(self.texts))
+
+    @property
+    def shown(self) -> str:
+        """The question for people."""
+        return " · ".join(self.asked) or "a vector"
 
     @property
     def asked(self) -> Sequence[str]:

@@ -15,15 +15,16 @@ __all__ = ["MAX_PICKS", "check_positive", "kernel_for", "like_cosines", "query_s
 
 Float64: TypeAlias = npt.NDArray[np.float64]
 
+_LARGEST = int(np.finfo(np.float64).max)
 # More picks than this are a mistake.
 MAX_PICKS = 100_000
 
 
 def kernel_for(objective: str, kernel: Kernel | None) -> Kernel:
     """The kernel given, or the objective's own."""
-    if objective not in ("pool", "query"):
+    if not isinstance(objective, str) or objective not in ("pool", "query"):
         raise InvalidInputError(f'objective: {objective!r} given, "pool" or "query" wanted')
-    if kernel not in (None, *get_args(Kernel)):
+    if kernel is not None and (not isinstance(kernel, str) or kernel not in get_args(Kernel)):
         raise InvalidInputError(f"kernel: {kernel!r} given, one of {', '.join(map(repr, get_args(Kernel)))} wanted")
     return kernel or ("linear" if objective == "query" else "two-scale")
 
@@ -36,13 +37,16 @@ def check_positive(**values: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    """Whether a value is a number that a float can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return not isinstance(value, int) or abs(value) <= _LARGEST
 
 
 def _numbers(values: npt.ArrayLike, name: str) -> Float64:
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as exc:
         raise InvalidInputError(f"{name}: cannot be read as numbers ({exc})") from exc
     if not np.isfinite(array).all():
         raise InvalidInputError(f"{name}: NaN or infinity given, finite numbers wanted")
@@ -90,6 +94,8 @@ def stopping(
     """The rules that end a selection from so many candidates."""
     if k is not None and (isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_PICKS):
         raise InvalidInputError(f"k: {k!r} given, a whole number from 1 to {MAX_PICKS:,} wanted")
+    if not isinstance(replace, bool | np.bool_):
+        raise InvalidInputError(f"replace: {replace!r} given, True or False wanted")
     if (costs is None) != (budget is None):
         raise InvalidInputError("costs and budget go together: give both or neither")
     if k is None and budget is None:
@@ -106,5 +112,5 @@ def stopping(
             f"costs: shape {array.shape}, least {array.min(initial=np.inf)} given, ({size},) > 0 wanted"
         )
     if replace and k is None:
-        most = min(max(int(budget // array.min()), 1), MAX_PICKS)
+        most = int(min(max(budget // array.min(), 1), MAX_PICKS))
     return Stopping(most, alpha, target_variance, array, budget)

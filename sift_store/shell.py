@@ -34,6 +34,8 @@ from sift_store.searching import Question
 
 __all__ = ["COMPARED", "Opening", "Shell", "embedding_for", "native_opener", "open_steps"]
 
+_REQUESTED = frozenset(field.name for field in dataclasses.fields(Request)) - {"k", "where", "method"}
+
 # What `compare` sets side by side.
 COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
 
@@ -41,7 +43,11 @@ COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
 class Shell:
     """One open collection, perhaps seen through a scope."""
 
-    def __init__(self, context: Context, name: str, *, owner: bool = True, opening: Opening | None = None) -> None:
+    def __init__(self, context: Context, name: str = "", *, owner: bool = True, opening: Opening | None = None) -> None:
+        opened: object = context
+        if not isinstance(opened, Context):
+            kind = type(self).__name__
+            raise InvalidInputError(f"{kind}({context!r}): open a store with {kind}.open(location) or {kind}.attach")
         self._context = context
         self._name = name
         self._owner = owner
@@ -70,6 +76,9 @@ class Shell:
         method: Method = "sift",
         **options: Any,
     ) -> tuple[list[Question], Request]:
+        unknown = sorted(options.keys() - _REQUESTED)
+        if unknown:  # as Python says it of a function's own parameters
+            raise TypeError(f"search() got an unexpected keyword argument {unknown[0]!r}")
         request = Request(k=k, where=parse(where), method=method, **options)
         return ([question] if isinstance(question, Question) else list(question)), request
 
@@ -78,9 +87,9 @@ class Shell:
     ) -> tuple[list[Question], Request]:
         if (queries is None) == (vectors is None):
             raise InvalidInputError("search_batch: either a list of texts or vectors, one row a query, wanted")
-        unknown = set(options) - {field.name for field in dataclasses.fields(Request)}
-        if unknown:
-            raise InvalidInputError(f"search_batch: {', '.join(sorted(unknown))} cannot be given for many questions")
+        single = sorted(options.keys() & {"hook", "query", "vector", "weights"})
+        if single:
+            raise InvalidInputError(f"search_batch: {', '.join(single)} cannot be given for many questions")
         if queries is not None:
             questions = [Question(text=text) for text in listed(queries, "queries")]
         else:
@@ -175,7 +184,10 @@ def _checked_fields(indexed: Mapping[str, str] | None) -> dict[str, str]:
         raise InvalidInputError(f"indexed: {type(indexed).__name__} given, a mapping of key to type wanted")
     fields = dict(indexed or {})
     for key, kind in fields.items():
-        if kind not in INDEX_TYPES:
+        if not isinstance(key, str) or key.startswith("$"):
+            raise InvalidInputError(f"indexed: key {key!r} given, a metadata key wanted")
+        parse({key: {"$exists": True}})  # its checks of a key
+        if not isinstance(kind, str) or kind not in INDEX_TYPES:
             raise InvalidInputError(f"indexed[{key!r}]: {kind!r} given, one of {', '.join(INDEX_TYPES)} wanted")
     return fields
 

@@ -245,10 +245,21 @@ class SiftStore(Shell):
         (question,), request = self._ask(Question(query), k, where)
         return self._run(compare_steps(self._context, question, request, COMPARED))
 
-    def explain(self, query: str, *, k: int | None = None, where: Any = None, **options: Any) -> Explanation:
+    def explain(
+        self,
+        query: str | None = None,
+        *,
+        k: int | None = None,
+        where: Any = None,
+        vector: npt.ArrayLike | None = None,
+        queries: Sequence[str] | None = None,
+        weights: npt.ArrayLike | None = None,
+        **options: Any,
+    ) -> Explanation:
         """Search and say how: plan, candidates, bytes, times, and each pick with what it stands for. Print it."""
-        questions, request = self._ask(Question(query), k, where, **options)
-        return Explanation(query, self._run(search_steps(self._context, questions, request))[0])
+        question = Question(query, queries, vector, weights)
+        asked = self._ask(question, k, where, **options)
+        return Explanation(question.shown, self._run(search_steps(self._context, *asked))[0])
 
     def get(self, ids: Sequence[Id], *, vectors: bool = False) -> list[Record | None]:
         """Records by id, in order; None where there is none. With `vectors`, each with its unit vector."""

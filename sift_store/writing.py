@@ -325,11 +325,14 @@ def reembed_steps(context: Context, embedding: Embedding, progress: Progress | N
 def _embed_anew(
     context: Context, embedding: Embedding, replacement: Replacement, total: int, progress: Progress | None
 ) -> Steps[int]:
-    after, done = None, 0
+    after, done, dimension = None, 0, 0
     while True:
         page, after = yield partial(context.adapter.scan, after, _CHUNK)
         texts = [record.text for record in page] or ["dimension"]  # an empty collection has a dimension, too
         vectors: npt.NDArray[np.float32] = yield embedding.documents_call(texts, None, context.awaits)
+        dimension = dimension or vectors.shape[1]
+        if vectors.shape[1] != dimension:
+            raise EmbedderError(f"the embedder gave dimension {vectors.shape[1]} after {dimension}; one wanted")
         batch = [Record(r.id, r.text, r.payload, v) for r, v in zip(page, vectors, strict=False)]
         yield partial(replacement.write, batch, vectors.shape[1])
         done += len(page)

@@ -30,19 +30,25 @@ from sift_store.deadline import Deadline
 from sift_store.errors import PartialWriteError, StorageError, StoreClosedError
 from sift_store.filters import Filter
 from sift_store.points import METADATA, PointId, merged_payload, merges_in_place, point_id
-from sift_store.records import Id, Payload, Record
+from sift_store.records import Id, Payload, Record, canonical
 from sift_store_edge.filters import exact_path, to_engine_filter
 from sift_store_edge.host import WRITE_CHUNK, Live
 from sift_store_edge.index import IndexBuilder
-from sift_store_edge.layout import Layout, Meta, Version
+from sift_store_edge.layout import Layout, Meta, Version, check_space
 from sift_store_edge.lock import Lock, hold
 from sift_store_edge.points import to_point, to_record
 from sift_store_edge.replacement import EdgeReplacement
+from sift_store_edge.seal import Seal
 from sift_store_edge.shard import create_shard, declare_fields, engine_errors, load_shard
 from sift_store_edge.spelling import SpeltKeys
 from sift_store_edge.vectors import VectorCache
 
 __all__ = ["EdgeAdapter"]
+
+# Free disk that a write wants beyond what it writes: the engine prepares files of 32 MiB. A deletion writes little.
+_MARGIN, _LEAST = 80 << 20, 16 << 20
+# A record goes to the log and to the data, as text and as numbers.
+_COPIES = 6
 
 T = TypeVar("T")
 
@@ -70,6 +76,7 @@ class EdgeAdapter:
         self._cache = VectorCache(1)
         self._fields: dict[str, str] = dict(indexed)
         self._spelt = SpeltKeys()
+        self._seal: Seal | None = None
         self._generation = 0
         self._replacement: Callable[[], object | None] = lambda: None  # a weak reference: one that is lost is over
         self._closed = False
@@ -87,10 +94,30 @@ class EdgeAdapter:
                 self._held = hold(self.layout.lock_file)
             with engine_errors(f"opening {self.layout.folder}"):
                 current = self.layout.current()
-                self.layout.remove_leftovers()
             if current is not None:
-                shard = load_shard(current.shard)
-                self._serve(Live(current, shard, Meta.read(current.meta)), declare_fields(shard, self._declared))
+                self._open_version(current)
+            with engine_errors(f"opening {self.layout.folder}"):
+                self.layout.remove_leftovers()
+
+    def _open_version(self, version: Version) -> None:
+        """Have the engine open a version that is as it was closed."""
+        doing = f"opening {self.layout.folder}"
+        check_space(self.layout.folder, _MARGIN, doing)
+        with engine_errors(doing):
+            self._seal = Seal.read(version)
+            if self._seal is not None:
+                self._seal.check(version)
+            meta = Meta.read(version.meta)
+        shard = load_shard(version.shard)
+        try:
+            if self._seal is not None:
+                with engine_errors(doing):
+                    self._seal.check_count(version, shard.info().points_count)
+                Seal.take_off(version)
+            self._serve(Live(version, shard, meta), declare_fields(shard, self._declared))
+        except BaseException:
+            shard.close()
+            raise
 
     def _serve(self, live: Live, fields: dict[str, str]) -> None:
         self._live, self._fields = live, fields
@@ -129,6 +156,7 @@ class EdgeAdapter:
         with self._write_lock, self._lock, engine_errors(f"creating {self.layout.folder}"):
             if self._closed:
                 raise StoreClosedError("the store is closed; open it again")
+            check_space(self.layout.folder, _MARGIN, f"creating {self.layout.folder}")
             self.layout.make()
             self._open_existing()
             if self._live is None:
@@ -140,6 +168,7 @@ class EdgeAdapter:
 
     def _new_version(self, dimension: int) -> tuple[Version, q.EdgeShard, dict[str, str]]:
         """An empty version beside the live one, on disk, with the same payload indexes."""
+        check_space(self.layout.folder, _MARGIN, f"creating {self.layout.folder}")
         version = self.layout.new_version()
         try:
             shard = create_shard(version.shard, dimension)
@@ -171,6 +200,7 @@ class EdgeAdapter:
             try:
                 for start in range(0, len(records), WRITE_CHUNK):
                     chunk = records[start : start + WRITE_CHUNK]
+                    self.check_space(chunk)
                     points = [to_point(record) for record in chunk]
                     with self._lock:
                         for record in chunk:
@@ -187,8 +217,13 @@ class EdgeAdapter:
                 raise PartialWriteError(what, [record.id for record in records[:done]]) from exc
         self._builder.consider()
 
+    def check_space(self, records: Sequence[Record]) -> None:
+        """Refuse to write records for which the disk has no room."""
+        check_space(self.layout.folder, _MARGIN + sum(map(_bytes_of, records)), "writing")
+
     def update_payload(self, ids: Sequence[Id], payload: Payload, *, within: Filter | None = None) -> None:  # noqa: D102
         with self._write_lock:
+            check_space(self.layout.folder, _MARGIN, "changing payloads")
             if within is not None:
                 outside(self.get(ids), within)
             for start in range(0, len(ids), WRITE_CHUNK):
@@ -211,6 +246,7 @@ class EdgeAdapter:
 
     def delete(self, ids: Sequence[Id] | None, where: Filter | None) -> int:  # noqa: D102
         with self._write_lock:
+            check_space(self.layout.folder, _LEAST, "deleting")
             gone = self._matching(self._condition(ids, where))
             for start in range(0, len(gone), WRITE_CHUNK):
                 points = gone[start : start + WRITE_CHUNK]
@@ -369,6 +405,7 @@ class EdgeAdapter:
                     self.layout.switch_to(fresh.version)
                 finally:
                     if self.layout.is_current(fresh.version):  # from here on there is no way back
+                        self._seal = None
                         self._serve(fresh, fields)
                         if same_vectors:
                             self._cache = cache
@@ -403,7 +440,13 @@ class EdgeAdapter:
         return self._builder.held_back()
 
     def doctor(self) -> Iterable[Finding]:  # noqa: D102
-        return self._builder.doctor(self.statistics())
+        findings = list(self._builder.doctor(self.statistics()))
+        with self._write_lock:
+            damaged = [] if self._seal is None else self._seal.damaged(self._serving().version)
+        if damaged:
+            what = f"{len(damaged)} files hold other bytes than when they were written, first {damaged[0]}"
+            findings.append(Finding("error", what, "copy what can be read to another store, or restore from a backup"))
+        return findings
 
     def close(self) -> None:  # noqa: D102
         with self._lock:
@@ -415,8 +458,16 @@ class EdgeAdapter:
                 if live is not None:
                     with engine_errors("closing"):
                         live.shard.flush()
+                        count = live.shard.info().points_count
                         live.shard.close()
+                        Seal.put_on(live.version, count, self._seal)
             finally:
                 if self._held is not None:
                     self._held.release()
                     self._held = None
+
+
+def _bytes_of(record: Record) -> int:
+    """About what a record takes of the disk, rather too much."""
+    vector = 0 if record.vector is None else record.vector.nbytes
+    return _COPIES * (vector + 4 * len(record.text) + len(canonical(record.payload)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import qdrant_edge as q
 
 from sift_store.adapter import Statistics
+from sift_store.records import Record
 from sift_store_edge.layout import Layout, Meta, Version
 
 __all__ = ["WRITE_CHUNK", "Host", "Live"]
@@ -39,6 +40,9 @@ class Host(Protocol):
 
     def statistics(self) -> Statistics:
         """The state now."""
+
+    def check_space(self, records: Sequence[Record]) -> None:
+        """Refuse to write records for which the disk has no room."""
 
     def exclusively(self, action: Callable[[Live], T]) -> T:
         """Run something with what is live while no writer is at work; readers go on."""

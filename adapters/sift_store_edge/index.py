@@ -20,7 +20,7 @@ from sift_store.adapter import Finding, Statistics
 from sift_store.errors import SiftStoreError, StorageError
 from sift_store.points import PointId
 from sift_store_edge.host import Host, Live
-from sift_store_edge.layout import Version
+from sift_store_edge.layout import Version, check_space
 from sift_store_edge.shard import INDEXING_THRESHOLD_KB, engine_errors, load_shard
 
 __all__ = ["IndexBuilder"]
@@ -33,6 +33,7 @@ _QUIET_SECONDS = 1.0
 # …or after so many rounds of that, if they never are.
 _MAX_QUIET_ROUNDS = 60
 _CATCH_UP_CHUNK = 256
+_MARGIN = 80 << 20
 
 
 class IndexBuilder:
@@ -192,6 +193,8 @@ class _Build(threading.Thread):
     def _copy(self, live: Live) -> tuple[Version, Version]:
         with engine_errors("flushing"):
             live.shard.flush()
+        # The copy, and an index beside it of about the same size.
+        check_space(self._host.layout.folder, 2 * live.version.size() + _MARGIN, "building the index")
         version = self._host.layout.new_version()
         self._changed = set()
         try:

@@ -16,11 +16,14 @@ from sift_store.adapter import EmbedderIdentity
 from sift_store.errors import LocationError, StorageError
 from sift_store.location import Location
 
-__all__ = ["Layout", "Meta", "Version", "collections_in"]
+__all__ = ["Layout", "Meta", "Version", "check_space", "collections_in", "sync"]
 
 _MARKER = "sift-store.json"
 _FORMAT = 1
 _ASIDE = ".dropped-"
+_MOST_DIMENSIONS = 65_536
+# Of a folder, with what file systems allow.
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,10 @@ class Meta:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             embedder = EmbedderIdentity(content["embedder"], content["query_prefix"], content["passage_prefix"])
-            return cls(int(content["dimension"]), embedder)
+            dimension = int(content["dimension"])
+            if not 1 <= dimension <= _MOST_DIMENSIONS:
+                raise ValueError(f"dimension {dimension}, 1 to {_MOST_DIMENSIONS:,} wanted")
+            return cls(dimension, embedder)
         except (OSError, ValueError, KeyError, TypeError) as exc:
             raise StorageError(f"{path} cannot be read ({exc}); restore it from a backup") from exc
 
@@ -74,13 +80,17 @@ class Version:
         """Force every file to disk: a copied file is no business of the engine's own flush."""
         for path in [self.folder, *self.folder.rglob("*")]:
             with suppress(FileNotFoundError):  # an open engine prepares and renames its next log in the background
-                _sync(path)
+                sync(path)
 
     def complete(self, meta: Meta) -> None:
         """Write the file that says so, last of all."""
         meta.write(self.meta)
-        _sync(self.meta)
-        _sync(self.folder)
+        sync(self.meta)
+        sync(self.folder)
+
+    def size(self) -> int:
+        """Bytes that its files take, holes not counted."""
+        return sum(path.stat().st_blocks * 512 for path in self.folder.rglob("*") if path.is_file())
 
     def copy_from(self, other: Version) -> None:
         """Copy another version's data, which must be flushed and see no writes meanwhile."""
@@ -102,8 +112,13 @@ class Layout:
         Raises:
             LocationError: the path is a file, or a folder with other things in it.
         """
-        root = _checked_root(location)
-        return cls(root, root / _encode(location.collection))
+        root, name = _checked_root(location), _encode(location.collection)
+        if len(name) > _LONGEST_NAME:
+            raise LocationError(
+                f"collection={location.collection[:20]}…: a folder's name of {len(name)} characters, at most "
+                f"{_LONGEST_NAME} wanted; choose a shorter name, or one of plain letters"
+            )
+        return cls(root, root / name)
 
     @property
     def lock_file(self) -> Path:
@@ -152,9 +167,9 @@ class Layout:
         """Make a complete, synced version the live one, atomically and durably."""
         temporary = self.folder / "CURRENT.new"
         temporary.write_text(version.folder.name, encoding="utf-8")
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(self.folder / "CURRENT")
-        _sync(self.folder)
+        sync(self.folder)
 
     def is_current(self, version: Version) -> bool:
         """Whether CURRENT names that version."""
@@ -173,9 +188,11 @@ class Layout:
 
     def _named(self) -> str | None:
         try:
-            return (self.folder / "CURRENT").read_text(encoding="utf-8").strip()
+            return (self.folder / "CURRENT").read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError as exc:
+            raise StorageError(f"{self.folder / 'CURRENT'} cannot be read; restore it from a backup") from exc
 
     def set_aside(self) -> Path:
         """Take the collection out of sight, atomically; returns where it is now. Clears what a killed drop left."""
@@ -202,6 +219,9 @@ def _checked_root(location: Location) -> Path:
     if "\0" in location.address:
         raise LocationError(f"path {location.address!r} holds a null character")
     root = Path(location.address)
+    too_long = next((part for part in root.parts if len(os.fsencode(part)) > _LONGEST_NAME), None)
+    if too_long is not None:
+        raise LocationError(f"path {too_long[:20]}…: a name of more than {_LONGEST_NAME} bytes; a shorter one wanted")
     unknown = set(location.options) - {"collection"}
     if unknown:
         raise LocationError(f"{', '.join(sorted(unknown))}: not for an embedded store; only collection= is")
@@ -218,7 +238,26 @@ def _encode(name: str) -> str:
     return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
 
 
-def _sync(path: Path) -> None:
+def check_space(path: Path, wanted: int, doing: str) -> None:
+    """Refuse to write where the disk is all but full: the engine's files are mapped, and a full disk ends the process.
+
+    Args:
+        path: what is written to, or will be made. wanted: bytes.
+
+    Raises:
+        StorageError: less is free.
+    """
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < wanted:
+        raise StorageError(
+            f"{doing}: {free >> 20:,} MiB are free at {place}, at least {(wanted >> 20) + 1:,} MiB wanted; free some "
+            "disk space. Nothing was written"
+        )
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to disk."""
     if os.name == "nt":  # no handle for folders there, and files must be open for writing
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -27,6 +27,7 @@ class EdgeReplacement:
         if self._begun is None:
             self._begun = Live(*self._host.begin_version(dimension), Meta(dimension, self._embedder))
         for start in range(0, len(records), WRITE_CHUNK):
+            self._host.check_space(records[start : start + WRITE_CHUNK])
             points = [to_point(record) for record in records[start : start + WRITE_CHUNK]]
             with engine_errors("writing"):
                 self._begun.shard.update(q.UpdateOperation.upsert_points(points))

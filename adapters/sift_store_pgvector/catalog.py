@@ -27,9 +27,9 @@ def drop(maintenance: Maintenance, schema: str, name: str) -> bool:
     with maintenance.connected("dropping the collection") as connection, connection.transaction():
         if not _there(connection, schema):
             return False
-        catalog = sql.Identifier(schema, "collection")
-        gone = sql.SQL("DELETE FROM {} WHERE name = %s RETURNING number").format(catalog)
-        row = connection.execute(gone, (name,)).fetchone()
+        catalog = sql.Identifier(schema, "collection").as_string(connection).replace("%", "%%")
+        gone = f"DELETE FROM {catalog} WHERE name = %s RETURNING number"
+        row = connection.execute(gone.encode(), (name,)).fetchone()
         if row is None:
             return False
         tables = connection.execute(

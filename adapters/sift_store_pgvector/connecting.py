@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 from sqlalchemy import Engine
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from sift_store.deadline import Deadline
@@ -104,7 +103,7 @@ def parameters_of(location: Location, client: Any) -> dict[str, Any]:
         LocationError: the URL cannot be read. InvalidInputError: a client of another kind.
     """
     if client is None:
-        return _from_url(_parsed(location.address))
+        return _from_url(location.address)
     if isinstance(client, Engine | AsyncEngine | ConnectionPool | AsyncConnectionPool):
         return {}
     raise InvalidInputError(
@@ -124,19 +123,19 @@ def is_async_client(client: Any) -> bool:
     return isinstance(client, AsyncEngine | AsyncConnectionPool)
 
 
-def _parsed(address: str) -> URL:
+def _from_url(address: str) -> dict[str, Any]:
+    """What the driver's own library reads in a URL: sockets, services, several hosts, whatever it takes."""
+    scheme, _, rest = address.partition("://")
     try:
-        return make_url(address)
-    except (ArgumentError, ValueError):  # both may repeat the text, where a password may stand
-        raise LocationError("the URL cannot be read; postgresql://user:password@host:5432/database wanted") from None
-
-
-def _from_url(url: URL) -> dict[str, Any]:
-    query = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
-    if "@" in (url.host or ""):
+        parameters: dict[str, Any] = conninfo_to_dict(f"{scheme.partition('+')[0]}://{rest}")
+    except (psycopg.Error, ValueError):  # both may repeat the text, where a password may stand
+        raise LocationError(
+            "the URL cannot be read; postgresql://user:password@host:5432/database wanted, with percent-encoded "
+            "characters, and only parameters that PostgreSQL knows"
+        ) from None
+    if "@" in str(parameters.get("host", "")):
         raise LocationError("the URL cannot be read: an @ in the password is written %40")
-    named = {"host": url.host, "port": url.port, "user": url.username, "password": url.password, "dbname": url.database}
-    return {**{name: value for name, value in named.items() if value is not None}, **query}
+    return parameters
 
 
 def _adapters() -> psycopg.adapt.AdaptersMap:

@@ -61,21 +61,28 @@ class Held:
         that index builds wait for.
         """
         end = time.monotonic() + timeout
-        self._connection.execute("BEGIN")
-        self._connection.execute(
-            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY(%s)", (list(_ENDINGS),)
-        )
         # Without parameters: in the extended protocol the portal stays, and its snapshot, until the next statement.
-        under_way = "EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database())"
-        question = f"SELECT pg_try_advisory_xact_lock({lock:d}), pg_backend_pid(), {under_way}".encode()
+        question = f"SELECT pg_try_advisory_xact_lock({lock:d}), pg_backend_pid()".encode()
+        under_way = "SELECT EXISTS (SELECT 1 FROM pg_stat_progress_create_index WHERE datname = current_database())"
         while True:
-            there, self.holder, builds = self._connection.execute(question).fetchone() or (False, 0, False)
-            end = time.monotonic() + timeout if builds else end
-            if there or time.monotonic() > end:
+            self._connection.execute("BEGIN")
+            for name in self._endings():
+                self._connection.execute(f"SET LOCAL {name} = 0".encode())
+            there, self.holder = self._connection.execute(question).fetchone() or (False, 0)
+            if there:
                 self.pooled = self.holder != self._connection.info.backend_pid
-                return bool(there)
+                return True
+            # A build that saw this transaction's snapshot waits for its end, so each question has one of its own.
+            self._connection.execute("ROLLBACK")
+            (builds,) = self._connection.execute(under_way.encode()).fetchone() or (False,)
+            end = time.monotonic() + timeout if builds else end
+            if time.monotonic() > end:
+                return False
             if self._closing.wait(_POLL):
                 raise StoreClosedError("the store was closed while it waited; open it again")
+
+    def _endings(self) -> tuple[str, ...]:
+        return _ENDINGS if self._connection.info.server_version >= 170000 else _ENDINGS[:1]
 
     def release(self) -> None:
         """Give the lock back; on a broken connection the server has done so."""

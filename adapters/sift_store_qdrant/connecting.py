@@ -191,6 +191,9 @@ def _options(location: Location) -> dict[str, Any]:
         grpc_port = int(location.options.get("grpc_port", _GRPC_PORT))
     except ValueError:  # its text quotes the URL, where the key may stand
         raise LocationError(f"the URL cannot be read; {_WANTED} wanted") from None
+    if parts.hostname in ("http", "https") and parts.path.startswith("//"):
+        scheme = "qdrants" if parts.hostname == "https" else "qdrant"
+        raise LocationError(f"the URL has two schemes; {scheme}://HOST:PORT?collection=NAME wanted, without http")
     if not parts.hostname:
         raise LocationError(f"the URL names no host; {_WANTED} wanted, or give client=")
     if parts.query or parts.fragment:

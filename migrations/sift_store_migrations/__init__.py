@@ -98,11 +98,16 @@ def _alone(options: Mapping[str, Any], wait: float) -> Iterator[None]:
     build would wait for.
     """
     end = time.monotonic() + wait
-    with closing(psycopg.connect(**{**options, "autocommit": True})) as connection, connection.transaction():
-        connection.execute("SELECT set_config('idle_in_transaction_session_timeout', '0', true)")
-        # Without parameters: in the extended protocol the portal stays, and its snapshot, until the next statement.
-        question = f"SELECT pg_try_advisory_xact_lock({_LOCK:d})".encode()
-        while connection.execute(question).fetchone() != (True,):
+    # Without parameters: in the extended protocol the portal stays, and its snapshot, until the next statement.
+    question = f"SELECT pg_try_advisory_xact_lock({_LOCK:d})".encode()
+    with closing(psycopg.connect(**{**options, "autocommit": True})) as connection:
+        while True:
+            connection.execute("BEGIN")
+            connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            if connection.execute(question).fetchone() == (True,):
+                break
+            # A build that saw this transaction's snapshot waits for its end, so each question has one of its own.
+            connection.execute("ROLLBACK")
             if time.monotonic() > end:
                 raise MigrationError(f"another migration has been running for {wait:g} s; try again when it has ended")
             time.sleep(_POLL)

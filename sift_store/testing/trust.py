@@ -185,7 +185,7 @@ class TrustContract(Fixtures):
             await store.add(JORDAN)
             begun = threading.Event()
 
-            def slow(texts: list[str]) -> Any:
+            def slow(_: list[str]) -> Any:
                 begun.set()
                 time.sleep(0.2)
                 raise RuntimeError("fails after it was cancelled")
@@ -205,7 +205,7 @@ class TrustContract(Fixtures):
         async with await AsyncSiftStore.open(location, embedder=WordEmbedder()) as store:
             await store.add(JORDAN)
             ended = threading.Event()
-            slow = asyncio.create_task(store.search("Michael", k=2, hook=lambda picks: ended.wait(30)))
+            slow = asyncio.create_task(store.search("Michael", k=2, hook=lambda _: ended.wait(30)))
             await asyncio.sleep(0)
             assert len(await store.search("capital of France", k=2)) == 2
             assert not slow.done()

@@ -63,7 +63,7 @@ def test_an_error_after_the_change_over_does_not_take_it_back(tmp_path: Path, mo
     path = tmp_path / "x.sift"
     fill(path)
     store = SiftStore.open(path)
-    sync, failed = layout_module._sync, []
+    sync, failed = layout_module.sync, []
 
     def failing(target: Path) -> None:
         if target == path / "default" and not failed:
@@ -71,7 +71,7 @@ def test_an_error_after_the_change_over_does_not_take_it_back(tmp_path: Path, mo
             raise OSError(5, "Input/output error")
         sync(target)
 
-    monkeypatch.setattr(layout_module, "_sync", failing)
+    monkeypatch.setattr(layout_module, "sync", failing)
     with pytest.raises(StorageError, match="Input/output error"):
         store.reembed(WordEmbedder(8, "others"))
     monkeypatch.undo()

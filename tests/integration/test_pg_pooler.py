@@ -378,8 +378,15 @@ def test_no_setting_stays_on_a_connection_that_others_get(pooler: Pooler, postgr
 
 
 @pytest.mark.usefixtures("busy")
-def test_optimize_waits_for_another_builder(pooler: Pooler, postgres: Server, database: str) -> None:
-    """It asks many times whether the other has ended, on one connection after another."""
+@pytest.mark.parametrize("poll", [0.1, 0.0005])
+def test_optimize_waits_for_another_builder(
+    pooler: Pooler, postgres: Server, database: str, poll: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks many times whether the other has ended, on one connection after another.
+
+    The build waits for every transaction that has a snapshot when it looks: who asks must not be one that goes on.
+    """
+    monkeypatch.setattr("sift_store_pgvector.maintenance._POLL", poll)
     fill(postgres.url(database), MANY)
     with opened(postgres.url(database)) as direct, opened(pooler.url(database)) as store:
         with held_up(postgres, database, "sift_store.vector_1_0") as end:
