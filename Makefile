@@ -8,13 +8,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_ARGS)
 
-.PHONY: demo test test-oldest check quality clean
+.PHONY: demo test test-long test-oldest fuzz crash check quality clean
 
 demo: $(VENV)/.demo
 	$(BIN)/sift-store demo examples/demo
 
 test: $(VENV)/.test check
 	$(BIN)/python -m pytest
+
+# What takes too long for every day: the whole contract through a pooler that keeps sessions, maintenance through it.
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest -m long
+
+# Every store beside memory://, 20,000 passages and filters each; and 300 kills of the embedded store.
+fuzz: $(VENV)/.test
+	SIFT_STORE_FUZZ=20000 $(BIN)/python -m pytest -k answers_as_memory
+
+crash: $(VENV)/.test
+	SIFT_STORE_KILLS=300 $(BIN)/python -m pytest tests/integration/test_edge_kills.py
 
 # The frameworks' own suites and ours for them, with the lowest versions that their extras allow.
 OLDEST := $(VENV)-oldest

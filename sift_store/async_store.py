@@ -56,13 +56,14 @@ class AsyncSiftStore(Shell):
     def __init__(
         self,
         context: Context,
-        name: str,
+        name: str = "",
         *,
         owner: bool = True,
         opening: Opening | None = None,
         workers: Workers | None = None,
     ) -> None:
-        super().__init__(dataclasses.replace(context, awaits=True), name, owner=owner, opening=opening)
+        super().__init__(context, name, owner=owner, opening=opening)
+        self._context = dataclasses.replace(context, awaits=True)
         self._workers = workers or Workers()
 
     @classmethod

@@ -92,11 +92,12 @@ def _best(
     rank: npt.NDArray[np.int64],
 ) -> int:
     """The greatest gain, or gain per cost; among those that differ by rounding alone, the best-ranked."""
-    value = gain if costs is None else gain / costs
+    cheapness = 1.0 if costs is None else costs.min() / costs  # at most 1, however small the costs
+    value = gain * cheapness
     np.putmask(value, taken, -1.0)  # below any gain
     best = int(value.argmax())
     error = rounding * math.sqrt(max(float(gain[best]), 0.0))  # a gain is the square of a covariance
-    ties = value >= value[best] - (error if costs is None else error / costs)
+    ties = value >= value[best] - error * cheapness
     if np.count_nonzero(ties) > 1:
         rows = np.flatnonzero(ties)
         best = int(rows[rank[rows].argmin()])

@@ -6,7 +6,7 @@ import pytest
 from pgbouncer_server import MISSING, Pooler, installed, pooled
 from postgres_server import Server
 
-from sift_store.testing.contract import StoreContract
+from sift_store.testing.contract import StoreContract, WriteContract
 
 pytestmark = pytest.mark.skipif(not installed(), reason=MISSING)
 
@@ -23,12 +23,20 @@ def by_session(postgres: Server) -> Iterator[Pooler]:
         yield running
 
 
+class TestWritingPooledByTransaction(WriteContract):
+    @pytest.fixture
+    def location(self, by_transaction: Pooler, database: str) -> str:
+        return by_transaction.url(database, collection="contract")
+
+
+@pytest.mark.long
 class TestPostgresPooledByTransaction(StoreContract):
     @pytest.fixture
     def location(self, by_transaction: Pooler, database: str) -> str:
         return by_transaction.url(database, collection="contract")
 
 
+@pytest.mark.long
 class TestPostgresPooledBySession(StoreContract):
     @pytest.fixture
     def location(self, by_session: Pooler, database: str) -> str:

@@ -32,7 +32,7 @@ LOCKS = (
 SETTINGS = ("maintenance_work_mem", "max_parallel_maintenance_workers", "idle_session_timeout", "lock_timeout")
 
 
-@pytest.fixture(scope="module", params=["transaction", "session"])
+@pytest.fixture(scope="module", params=["transaction", pytest.param("session", marks=pytest.mark.long)])
 def pooler(request: pytest.FixtureRequest, postgres: Server) -> Iterator[Pooler]:
     with pooled(postgres, request.param) as running:
         yield running

@@ -15,7 +15,7 @@ from sift_store.location import parse_location
         ("a=b?c=d", "path", "a=b?c=d", {}),
         (r"C:\data\x.sift", "path", r"C:\data\x.sift", {}),
         (Path("x.sift"), "path", "x.sift", {}),
-        ("memory://", "memory", "memory:", {}),
+        ("memory://", "memory", "memory://", {}),
         (
             "postgresql://u:p@h:5432/db?collection=c&sslmode=require&table=t",
             "postgresql",
