@@ -21,6 +21,7 @@ from rich.table import Table
 
 from sift_store.embedding import as_embedding
 from sift_store.evaluation import VectorCache
+from sift_store.jsonl import read_jsonl
 
 RESULTS = Path(__file__).parent / "results"
 THREADS = {name: os.environ.get(name, "unset") for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
@@ -36,9 +37,8 @@ def data_folder() -> Path:
 
 def texts_of(dataset: str, name: str) -> list[str]:
     """Texts of a set's corpus.jsonl or queries.jsonl, titles before them."""
-    lines = (data_folder() / "retrieval" / dataset / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [f"{row.get('title') or ''} {row['text']}".strip() or "-" for row in rows]
+    rows = read_jsonl(data_folder() / "retrieval" / dataset / f"{name}.jsonl")
+    return [f"{row.get('title') or ''} {row['text']}".strip() or "-" for _, row in rows]
 
 
 def embeddings(texts: Sequence[str], what: str) -> npt.NDArray[np.float32]:

@@ -17,6 +17,8 @@ from typing import Any
 
 from common import data_folder
 
+from sift_store.jsonl import read_jsonl
+
 SET = "hotpotqa_big"
 QUESTIONS = 6
 OTHERS = 150
@@ -25,7 +27,7 @@ TARGET = Path(__file__).parent.parent / "examples" / "demo"
 
 def read(name: str) -> list[dict[str, Any]]:
     path = data_folder() / "retrieval" / SET / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in read_jsonl(path)]
 
 
 def sentences(text: str) -> list[str]:

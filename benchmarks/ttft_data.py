@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from common import embeddings
+
+from sift_store.jsonl import read_jsonl
 
 DOMAINS = ("arxiv_abstracts", "code_rust", "dm_math", "gsm8k", "law_us_scotus", "ubuntu_irc", "wikitext2")
 TOKENS = 256  # of a passage and of a piece, by the language model's tokenizer
@@ -53,7 +54,7 @@ def _rows(name: str, part: str) -> list[dict[str, str]]:
     folder = Path(os.environ.get("SIFT_STORE_DATA", "")) / "lm" / name
     if not os.environ.get("SIFT_STORE_DATA") or not folder.is_dir():
         sys.exit("set SIFT_STORE_DATA to a folder that holds lm/<domain>/train.jsonl and test.jsonl")
-    return [json.loads(line) for line in (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in read_jsonl(folder / f"{part}.jsonl")]
 
 
 def _cut(text: str, tokenizer: Any) -> list[str]:

@@ -17,6 +17,7 @@ from sift_store_transformers import TestTimeTuner
 from ttft_data import Domain, Piece
 
 from sift_store import remaining_variance, select
+from sift_store.jsonl import read_jsonl
 from sift_store.kernels import similarity_spread
 
 CANDIDATES = 200
@@ -134,8 +135,8 @@ class Book:
 def read_runs(folder: Path = RUNS) -> Iterator[dict[str, Any]]:
     """All lines of all workers."""
     for path in sorted(folder.glob("runs-*.jsonl")):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield json.loads(line)
+        for _, row in read_jsonl(path):
+            yield row
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:

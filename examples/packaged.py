@@ -1,11 +1,12 @@
 """What both examples stand on: the demo's passages and questions, and models that come in packages."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sift_store_transformers import TestTimeTuner, minilm
+
+from sift_store.jsonl import read_jsonl
 
 DEMO = Path(__file__).parent / "demo"
 
@@ -21,7 +22,7 @@ def questions() -> list[dict[str, Any]]:
 
 
 def _lines(name: str) -> list[Any]:
-    return [json.loads(line) for line in (DEMO / name).read_text(encoding="utf-8").splitlines()]
+    return [row for _, row in read_jsonl(DEMO / name)]
 
 
 class MiniLM:

@@ -6,6 +6,8 @@ from sift_store.copying import Copied
 from sift_store.errors import (
     AccessError,
     AdaptationError,
+    BrokenPackageError,
+    CopyError,
     DeadlineError,
     EmbedderError,
     FilterError,
@@ -31,7 +33,9 @@ __all__ = [
     "AccessError",
     "AdaptationError",
     "AsyncSiftStore",
+    "BrokenPackageError",
     "Copied",
+    "CopyError",
     "DeadlineError",
     "EmbedderError",
     "Explanation",

@@ -7,6 +7,8 @@
     │   └── LocationError                 a URL or path that names no store
     ├── NotFoundError (LookupError)       a collection or model that does not exist
     ├── MissingExtraError (ImportError)   an optional package is not installed; names the pip line
+    ├── BrokenPackageError (ImportError)  an optional package is installed and cannot be imported
+    ├── CopyError (TypeError)             an open store cannot be copied or pickled; says what can be done
     ├── EmbedderError                     no embedder, one that failed, or another than the stored one
     ├── StoreClosedError                  used after close()
     ├── StoreLockedError                  another process has the embedded store open
@@ -27,6 +29,8 @@ from collections.abc import Sequence
 __all__ = [
     "AccessError",
     "AdaptationError",
+    "BrokenPackageError",
+    "CopyError",
     "DeadlineError",
     "EmbedderError",
     "FilterError",
@@ -70,6 +74,14 @@ class NotFoundError(SiftStoreError, LookupError):
 
 class MissingExtraError(SiftStoreError, ImportError):
     """An optional package is not installed; the message holds the pip line."""
+
+
+class BrokenPackageError(SiftStoreError, ImportError):
+    """An optional package is installed and cannot be imported. Its own error is the `__cause__`."""
+
+
+class CopyError(SiftStoreError, TypeError):
+    """An open store, or what stands on one, cannot be copied or pickled; the message says what can be done."""
 
 
 class EmbedderError(SiftStoreError):

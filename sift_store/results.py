@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
+from sift_store.display import one_line
 from sift_store.plan import Plan
 from sift_store.records import Id, Payload
 
 __all__ = ["MARGIN_RANK", "Explanation", "Hit", "Hits", "Suppressed"]
 
 MARGIN_RANK = 10
+_SHORT = 80  # characters of a text that `explain` shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +123,16 @@ class Explanation:
 
     def __str__(self) -> str:
         hits = self.hits
-        lines = [f"query: {self.query}", *hits.plan.lines()]
+        lines = [f"query: {one_line(self.query)}", *hits.plan.lines()]
         lines.append(f"found: {hits.found} candidates, {hits.moved:,} bytes of vectors moved")
         lines.append("time: " + ", ".join(f"{stage} {ms:.2f} ms" for stage, ms in hits.timings.items()))
         for hit in hits:
             gain = "" if hit.gain is None else f"  gain {hit.gain:.2g}"
-            lines.append(f"pick {hit.pick}: score {hit.score:.3f}{gain}  rank {hit.rank}  {hit.id}  {_short(hit.text)}")
+            lines.append(f"pick {hit.pick}: score {hit.score:.3f}{gain}  rank {hit.rank}  {_shown(hit)}")
             for item in hits.suppressed:
                 if item.by == hit.id:
                     what = "same text" if item.reason == "copy" else f"{item.reason}, cosine {item.similarity:.3f}"
-                    lines.append(f"    instead of rank {item.rank} ({what}): {item.id}  {_short(item.text)}")
+                    lines.append(f"    instead of rank {item.rank} ({what}): {_shown(item)}")
         if hits.variance:
             lines.append("variance left: " + " ".join(f"{left:.2g}" for left in hits.variance))
         if hits.shortfall:
@@ -153,6 +155,5 @@ def _json(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else str(value)
 
 
-def _short(text: str, width: int = 80) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+def _shown(item: Hit | Suppressed) -> str:
+    return f"{one_line(str(item.id))}  {one_line(item.text, _SHORT)}"

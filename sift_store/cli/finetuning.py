@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from sift_store.cli.opening import existing_store
-from sift_store.cli.render import bar, line, print_json
+from sift_store.cli.render import row_of
+from sift_store.cli.terminal import bar, can_show, out, print_json, shown_text, working
 from sift_store.errors import InvalidInputError, MissingExtraError
 from sift_store.hooks import Picks
-from sift_store.registry import TUNERS, find
+from sift_store.registry import TUNERS, find, pip_line
 
 __all__ = ["add_commands"]
-
-out = Console()
-err = Console(stderr=True)
 
 _BAR = 24  # characters of the longest
 
@@ -62,15 +60,15 @@ def finetune(
         raise InvalidInputError(f"--write: {write} given, 1 or more tokens wanted")
     entry = find(TUNERS, "transformers")
     if entry is None:
-        raise MissingExtraError("no package that fine-tunes is installed; run: pip install 'sift-store[finetune]'")
+        raise MissingExtraError(f"no package that fine-tunes is installed; {pip_line('finetune')}")
     tuner_class: Any = entry.load()
     with existing_store(store, embedder) as opened:
         hits = opened.search(prompt, k=k, objective="query", replace=True, lambda_=lambda_)
-    with err.status(f"loading {model}"):
+    with working(f"loading {model}"):
         tuner = tuner_class.load(model, method=method, max_tokens=max_tokens)
     before = tuner.complete(prompt, write)
     with ExitStack() as adapted:
-        with bar(err, "a gradient step a pick") as progress:
+        with bar("a gradient step a pick") as progress:
             adaptation = tuner.adapt(hits, alpha=alpha, keep_if=prompt if guard else None, progress=progress)
             adapted.enter_context(adaptation)
         after = tuner.complete(prompt, write)
@@ -104,12 +102,12 @@ def _shown(picks: Picks, adaptation: Any, before: str, after: str) -> Renderable
     seen: dict[Any, int] = {}
     for number, (step, hit) in enumerate(zip(adaptation.steps, picks.hits, strict=False), start=1):
         again = seen.setdefault(hit.id, number)
-        body = Text(f"again the pick of step {again}", style="dim") if again != number else Text(line(hit.text, 160))
+        body = Text(f"again the pick of step {again}", style="dim") if again != number else Text(row_of(hit.text, 160))
         table.add_row(
             str(number),
             f"{step.loss:.2f}",
             f"{step.loss_after:.2f}",
-            Text("█" * max(1, round(_BAR * step.loss / top)), style="cyan"),
+            Text(("█" if can_show("█") else "#") * max(1, round(_BAR * step.loss / top)), style="cyan"),
             body,
         )
     notes = [f"{what} {seconds:.1f} s" for what, seconds in adaptation.seconds.items() if what != "guard"]
@@ -121,6 +119,6 @@ def _shown(picks: Picks, adaptation: Any, before: str, after: str) -> Renderable
     return Group(
         table,
         Text(summary, style="dim"),
-        Panel(Text(before.strip()), title="before", title_align="left"),
-        Panel(Text(after.strip()), title="after", title_align="left"),
+        Panel(Text(shown_text(before.strip())), title="before", title_align="left"),
+        Panel(Text(shown_text(after.strip())), title="after", title_align="left"),
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
-from sift_store.errors import AccessError, NotFoundError
+from sift_store.embedding import Embedding, as_embedding
+from sift_store.errors import AccessError, InvalidInputError, NotFoundError
 from sift_store.location import parse_location
-from sift_store.registry import store_module
+from sift_store.registry import EMBEDDERS, find, store_module
 from sift_store.store import SiftStore, list_collections
 
-__all__ = ["check_exists", "existing_store", "exists", "shown"]
+__all__ = ["embedder_of", "embedding_of", "existing_store", "exists", "shown"]
 
 # Parameters that say where things are in the data of others.
 _ATTACHED = {"fusion", "id", "metadata", "sparse", "table", "text", "vector"}
@@ -26,7 +27,7 @@ def exists(store: str) -> bool:
     return parse_location(store).collection in list_collections(store)
 
 
-def check_exists(store: str) -> None:
+def _check_exists(store: str) -> None:
     """Refuse a place with no collection of ours.
 
     Raises:
@@ -49,7 +50,7 @@ def existing_store(store: str, embedder: str | None = None) -> SiftStore:
     if attachable and not _may_exist(store):
         with contextlib.suppress(NotFoundError):
             return SiftStore.attach(store, embedder=embedder)
-    check_exists(store)
+    _check_exists(store)
     return SiftStore.open(store, embedder=embedder)
 
 
@@ -59,3 +60,28 @@ def _may_exist(store: str) -> bool:
         return exists(store)
     except AccessError:
         return False
+
+
+def embedding_of(store: SiftStore) -> Embedding:
+    """The embedder of a store that needs one.
+
+    Raises:
+        InvalidInputError: it has none.
+    """
+    if store.embedding is None:
+        raise InvalidInputError("the store was built from vectors alone; name its embedder with --embedder")
+    return store.embedding
+
+
+def embedder_of(name: str | None, query_prefix: str | None, passage_prefix: str | None) -> Embedding | None:
+    """The embedder of that name, with prefixes where they are given; None without a name.
+
+    Raises:
+        InvalidInputError: prefixes for none, or for one that takes none.
+    """
+    if query_prefix is None and passage_prefix is None:
+        return as_embedding(name)
+    general = find(EMBEDDERS, "sentence-transformers")
+    if name is None or general is None:
+        raise InvalidInputError("prefixes need --embedder with the name or folder of a sentence-transformers model")
+    return as_embedding(general.load()(name, query_prefix=query_prefix, passage_prefix=passage_prefix))

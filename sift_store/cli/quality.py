@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.console import Console
 from rich.markdown import Markdown
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from sift_store.calibration import signals
 from sift_store.cli.opening import existing_store
+from sift_store.cli.terminal import bars, complain, out, print_json, say, shown_text
 from sift_store.embedding import as_embedding
 from sift_store.errors import InvalidInputError
 from sift_store.evaluation.calibrating import draw_judgement, fit, judge
@@ -26,9 +25,6 @@ from sift_store.evaluation.vectors import VectorCache, safe_name
 from sift_store.plan import DEFAULT_CANDIDATES, DEFAULT_K
 
 __all__ = ["add_commands"]
-
-out = Console()
-err = Console(stderr=True)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -66,7 +62,7 @@ def eval_(
     methods = all_methods()
     datasets = [read_dataset(folder) for folder in folders]
     cells = []
-    with _bars() as notify:
+    with bars("reading") as notify:
         for name in embedder or ["minilm"]:
             made = as_embedding(name)
             vectors = VectorCache(cast(Any, made), results / "vectors")
@@ -92,12 +88,12 @@ def eval_(
         ]
         update_document(update, tables(kept))
     if as_json:
-        print(json.dumps([cell.to_dict() for cell in cells], ensure_ascii=False, indent=1))
+        print_json([cell.to_dict() for cell in cells])
         return
     for name, text in made_tables.items():
-        out.rule(name, align="left")
-        out.print(Markdown(text))
-    err.print(f"written: {results}/*.md, {len(drawn)} plots in {results / 'plots'}", highlight=False)
+        out.rule(Text(shown_text(name)), align="left")
+        out.print(Markdown(shown_text(text)))
+    complain(f"written: {results}/*.md, {len(drawn)} plots in {results / 'plots'}")
 
 
 def calibrate(
@@ -113,42 +109,31 @@ def calibrate(
 ) -> None:
     """Fit "does the store hold an answer?" to labelled questions, and say how well it can be told."""
     labelled = list(read_lines(questions, ("text", "answerable")))
-    with existing_store(store) as opened, _bars() as notify:
+    for where, row in labelled:
+        if not isinstance(row["text"], str) or not row["text"].strip():
+            raise InvalidInputError(f"{where}: text {row['text']!r} given, a question wanted")
+        if not isinstance(row["answerable"], bool):
+            raise InvalidInputError(f"{where}: answerable {row['answerable']!r} given, true or false wanted")
+    with existing_store(store) as opened, bars("reading") as notify:
         seen = []
-        for done, row in enumerate(labelled):
+        for done, (where, row) in enumerate(labelled):
             notify("searching", done, len(labelled))
-            hits = opened.search(str(row["text"]), k=k)
-            if not isinstance(row["answerable"], bool):
-                raise InvalidInputError(f"{questions}: answerable {row['answerable']!r} given, true or false wanted")
+            hits = opened.search(row["text"], k=k)
             if len(hits) < k:
-                raise InvalidInputError(f"{row['text']!r}: {len(hits)} hits, k = {k} wanted: {hits.shortfall}")
+                raise InvalidInputError(f"{where}: {len(hits)} hits, k = {k} wanted: {hits.shortfall}")
             seen.append(signals(hits))
-    answerable = [bool(row["answerable"]) for row in labelled]
+    answerable = [bool(row["answerable"]) for _, row in labelled]
     fitted, judgement = fit(seen, answerable, k), judge(seen, answerable)
     fitted.save(save)
     if plot is not None:
         draw_judgement(judgement, plot)
     if as_json:
-        print(json.dumps({"weights": dict(fitted.weights), **asdict(judgement)}, indent=1))
+        print_json({"weights": dict(fitted.weights), **asdict(judgement)})
         return
-    print(f"{judgement.queries} questions, {judgement.answerable} answerable; by cross-validation:")
+    say(f"{judgement.queries} questions, {judgement.answerable} answerable; by cross-validation:")
     for name, area in judgement.auroc.items():
-        print(f"  told apart by {name:9} AUROC {area:.3f}")
-    print(f"  expected calibration error {judgement.ece:.3f}")
+        say(f"  told apart by {name:9} AUROC {area:.3f}")
+    say(f"  expected calibration error {judgement.ece:.3f}")
     for share, right in judgement.selective[1::2]:
-        print(f"  answering the surest {share:.0%}: {right:.0%} are answerable")
-    print(f"written: {save}")
-
-
-class _bars:  # noqa: N801 - used as a function
-    """Progress on stderr: one bar, named by what is under way."""
-
-    def __enter__(self) -> Any:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._drawn = Progress(*columns, console=err, transient=True)
-        self._task = self._drawn.add_task("reading", total=None)
-        self._drawn.start()
-        return lambda what, done, total: self._drawn.update(self._task, description=what, completed=done, total=total)
-
-    def __exit__(self, *error: object) -> None:
-        self._drawn.stop()
+        say(f"  answering the surest {share:.0%}: {right:.0%} are answerable")
+    say(f"written: {save}")

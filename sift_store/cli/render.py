@@ -1,24 +1,21 @@
-"""What the command line draws: tables of hits, the comparison of methods, findings, bars; and prints for machines."""
+"""What the command line draws: tables of hits, the comparison of methods, findings."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sift_store.adapter import Finding, Progress
+from sift_store.adapter import Finding
+from sift_store.cli.terminal import can_show, shown_text
 from sift_store.copies import repeats
+from sift_store.display import one_line
 from sift_store.plan import Method
 from sift_store.results import Hits
 
-__all__ = ["bar", "comparison", "findings_table", "hits_table", "line", "print_json", "repeats_in", "summary"]
+__all__ = ["comparison", "findings_table", "hits_table", "repeats_in", "row_of", "summary"]
 
 _TITLES: Mapping[Method, str] = {"knn": "nearest neighbours", "mmr": "MMR", "sift": "SIFT"}
 _LINES = 6  # of text in a cell, at most
@@ -33,8 +30,8 @@ def hits_table(hits: Hits) -> RenderableType:
     table.add_column("text", ratio=1)
     for hit in hits:
         gain = "" if hit.gain is None else f"{hit.gain:.2g}"
-        body = Text(line(hit.text, 240))
-        body.append(f"  {hit.id}", style="dim")
+        body = Text(row_of(hit.text, 240))
+        body.append(f"  {row_of(str(hit.id), 240)}", style="dim")
         table.add_row(str(hit.pick), f"{hit.score:.3f}", gain, str(hit.rank), body)
     notes = []
     copies = sum(item.reason != "redundant" for item in hits.suppressed)
@@ -42,7 +39,7 @@ def hits_table(hits: Hits) -> RenderableType:
     if hits.suppressed:
         notes.append(f"left out: {copies} copies of a hit or overlapping one, {redundant} nearer but telling less")
     if hits.shortfall:
-        notes.append(f"fewer than asked: {hits.shortfall}")
+        notes.append(f"fewer than asked: {shown_text(hits.shortfall)}")
     return Group(table, *(Text(note, style="dim") for note in notes))
 
 
@@ -62,7 +59,8 @@ def comparison(answers: Mapping[Method, Hits], width: int) -> RenderableType:
         left = hits.variance[-1] if hits.variance else 1.0
         count = sum(mark is not None for mark in marks[method])
         summed.add_row(_TITLES[method], f"{count} of {len(hits)}", f"{left:.2%}")
-    return Group(table, summed)
+    short = next((hits.shortfall for hits in answers.values() if hits.shortfall), "")
+    return Group(table, summed, *([Text(f"fewer than asked: {shown_text(short)}", style="dim")] if short else []))
 
 
 def repeats_in(hits: Hits) -> int:
@@ -87,9 +85,10 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
     table.add_column("level")
     table.add_column("what", ratio=1)
     for finding in findings:
-        body = Text(finding.what)
+        body = Text(shown_text(finding.what))
         if finding.mend:
-            body.append(f"\n→ {finding.mend}", style="bold")
+            arrow = "→" if can_show("→") else "->"
+            body.append(f"\n{arrow} {shown_text(finding.mend)}", style="bold")
         table.add_row(Text(finding.level, style=_LEVELS[finding.level]), body)
     return table
 
@@ -98,27 +97,12 @@ def _cell(hits: Hits, marks: Sequence[int | None], place: int, room: int) -> Tex
     if place >= len(hits):
         return Text("")
     mark = marks[place]
-    cell = Text(line(hits[place].text, room), style="dim" if mark is not None else "")
+    cell = Text(row_of(hits[place].text, room), style="dim" if mark is not None else "")
     if mark is not None:
-        cell.append(f"  ↑ repeats {mark + 1}", style="bold red")
+        cell.append(f"  {'↑' if can_show('↑') else '^'} repeats {mark + 1}", style="bold red")
     return cell
 
 
-def line(text: str, width: int) -> str:
-    """The text on one line, cut to the width."""
-    words = " ".join(text.split())
-    return words if len(words) <= width else words[: width - 1] + "…"
-
-
-@contextmanager
-def bar(console: Console, what: str) -> Iterator[Progress]:
-    """A bar for long work, gone at its end; what it gives is called with (done, all)."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True) as drawn:
-        task = drawn.add_task(what, total=None)
-        yield lambda done, total: drawn.update(task, completed=done, total=total)
-
-
-def print_json(content: Any) -> None:
-    """Print for machines."""
-    print(json.dumps(content, ensure_ascii=False, indent=1))
+def row_of(text: str, width: int) -> str:
+    """Stored text on one line, as the terminal can show it, cut to the width."""
+    return shown_text(one_line(text, width))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sift_store.errors import InvalidInputError, NotFoundError
+from sift_store.jsonl import line_of, read_jsonl
 
 __all__ = ["Dataset", "Half", "half_of", "read_dataset", "read_lines", "with_title"]
 
@@ -67,20 +67,20 @@ def read_dataset(folder: Path) -> Dataset:
     """
     corpus = list(read_lines(folder / "corpus.jsonl", ("id", "text")))
     queries = list(read_lines(folder / "queries.jsonl", ("id", "text")))
-    place, asked = _places(corpus, folder / "corpus.jsonl"), _places(queries, folder / "queries.jsonl")
+    place, asked = _places(corpus), _places(queries)
     grades: list[dict[int, int]] = [{} for _ in queries]
-    for row in read_lines(folder / "qrels.jsonl", ("query", "doc", "grade")):
-        query, doc = _known(row, asked, place, folder / "qrels.jsonl")
+    for where, row in read_lines(folder / "qrels.jsonl", ("query", "doc", "grade")):
+        query, doc = _known(row, asked, place, where)
         grade = row["grade"]
         if isinstance(grade, bool) or not isinstance(grade, int):
-            raise InvalidInputError(f"{folder / 'qrels.jsonl'}: grade {grade!r} given, a whole number wanted")
+            raise InvalidInputError(f"{where}: grade {grade!r} given, a whole number wanted")
         if grade > 0:
             grades[query][doc] = grade
     covered: list[dict[str, set[int]]] | None = None
     if (path := folder / "subtopic_qrels.jsonl").is_file():
         covered = [{} for _ in queries]
-        for row in read_lines(path, ("query", "subtopic", "doc")):
-            query, doc = _known(row, asked, place, path)
+        for where, row in read_lines(path, ("query", "subtopic", "doc")):
+            query, doc = _known(row, asked, place, where)
             covered[query].setdefault(str(row["subtopic"]), set()).add(doc)
     kept = [at for at, relevant in enumerate(grades) if relevant and (covered is None or covered[at])]
     if not kept:
@@ -89,50 +89,44 @@ def read_dataset(folder: Path) -> Dataset:
         name=folder.resolve().name,
         digest=_digest(folder),
         ids=tuple(place),
-        titles=tuple(str(row.get("title") or "") for row in corpus),
-        texts=tuple(str(row["text"]) for row in corpus),
-        query_ids=tuple(str(queries[at]["id"]) for at in kept),
-        queries=tuple(str(queries[at]["text"]) for at in kept),
+        titles=tuple(str(row.get("title") or "") for _, row in corpus),
+        texts=tuple(str(row["text"]) for _, row in corpus),
+        query_ids=tuple(str(queries[at][1]["id"]) for at in kept),
+        queries=tuple(str(queries[at][1]["text"]) for at in kept),
         grades=tuple(grades[at] for at in kept),
         subtopics=None if covered is None else tuple(covered[at] for at in kept),
     )
 
 
-def read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The objects of a .jsonl file, each with all of `keys`.
+def read_lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a .jsonl file, each with all of `keys`, after its file and line for messages.
 
     Raises:
         NotFoundError: no such file. InvalidInputError: a line is no JSON object, or a key is missing.
     """
     if not path.is_file():
         raise NotFoundError(f"{path} is not there; a file with {', '.join(keys)} on each line wanted")
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = dict(json.loads(line))
-                missing = [key for key in keys if key not in row]
-            except (ValueError, TypeError) as exc:
-                raise InvalidInputError(f"{path}:{number}: not JSON ({exc})") from exc
-            if missing:
-                raise InvalidInputError(f"{path}:{number}: {', '.join(missing)} missing; {', '.join(keys)} wanted")
-            yield row
+    for number, row in read_jsonl(path):
+        where = line_of(path, number)
+        missing = [key for key in keys if key not in row]
+        if missing:
+            raise InvalidInputError(f"{where}: {', '.join(missing)} missing; {', '.join(keys)} wanted")
+        yield where, row
 
 
-def _places(rows: list[dict[str, Any]], path: Path) -> dict[str, int]:
+def _places(rows: list[tuple[str, dict[str, Any]]]) -> dict[str, int]:
     place: dict[str, int] = {}
-    for at, row in enumerate(rows):
+    for at, (where, row) in enumerate(rows):
         if place.setdefault(str(row["id"]), at) != at:
-            raise InvalidInputError(f"{path}: id {row['id']!r} stands twice; each once wanted")
+            raise InvalidInputError(f"{where}: id {row['id']!r} stands twice; each once wanted")
     return place
 
 
-def _known(row: dict[str, Any], asked: dict[str, int], place: dict[str, int], path: Path) -> tuple[int, int]:
+def _known(row: dict[str, Any], asked: dict[str, int], place: dict[str, int], where: str) -> tuple[int, int]:
     query, doc = str(row["query"]), str(row["doc"])
     if query not in asked or doc not in place:
         what = f"query {query!r}" if query not in asked else f"passage {doc!r}"
-        raise InvalidInputError(f"{path}: {what} is not in the set")
+        raise InvalidInputError(f"{where}: {what} is not in the set")
     return asked[query], place[doc]
 
 

@@ -1,6 +1,7 @@
 """The command line on the packaged embedder and the embedded store."""
 
 import functools
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -163,6 +164,12 @@ def test_list_drop_reembed(run: Run, docs: Path, tmp_path: Path) -> None:
         (["add", "x.sift", "docs", "--index", "year"], "KEY=TYPE"),
         (["add", "x.sift", "docs", "--index", "year=int"], "'int' given"),
         (["add", "x.sift", "docs", "--chunk", "10", "--overlap", "10"], "overlap 10"),
+        (["add", "x.sift", "docs", "--chunk", "0"], "--chunk: 0 given, 1 to 1,000,000 tokens wanted; --whole leaves"),
+        (["add", "x.sift", "docs", "--chunk", "-5"], "--chunk: -5 given"),
+        (["add", "x.sift", "docs", "--chunk", "99999999999999999999"], "--chunk: 99999999999999999999 given"),
+        (["add", "x.sift", "docs", "--overlap", "-1"], "overlap -1"),
+        (["add", "x.sift", "docs", "--whole", "--chunk", "9"], "--whole leaves texts uncut"),
+        (["add", "x.sift", "docs", "--whole", "--overlap", "9"], "--whole leaves texts uncut"),
         (["add", "docs", "docs"], "holds other files"),
         (["add", "x.sift", "docs", "--query-prefix", "q: "], "prefixes need --embedder"),
         (["add", "nosuch://host", "docs"], "scheme 'nosuch'"),
@@ -184,13 +191,23 @@ def test_bad_input_is_one_line_and_exit_code_2(run: Run, docs: Path, arguments: 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'{"text": "fine"}\n{"text": 3}\n', 'bad.jsonl:2: an object with a string "text" wanted'),
-        (b'{"text": "fine"}\nnot json\n', "bad.jsonl:2: not JSON"),
+        (b'{"text": "fine"}\n{"text": 3}\n', 'bad.jsonl, line 2: an object with a string "text" wanted'),
+        (b'{"text": "fine"}\nnot json\n', "bad.jsonl, line 2: not JSON"),
         (
             b'{"text": "fine", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n",
-            "bad.jsonl:1: not JSON that can be read",
+            "bad.jsonl, line 1: not JSON that can be read",
         ),
-        (b'{"text": "fine", "x": ' + b"[" * 100 + b"]" * 100 + b"}\n", "nested more than"),
+        (b'{"text": "fine", "x": ' + b"[" * 100 + b"]" * 100 + b"}\n", "bad.jsonl, line 1: ['x']"),
+        (
+            b'{"text": "fine"}\n{"text": "fine", "x": 9223372036854775808}\n',
+            "bad.jsonl, line 2: ['x']: 9223372036854775808",
+        ),
+        (
+            b'{"text": "fine"}\n\n{"text": "fine", "x": NaN}\n',
+            "bad.jsonl, line 3: not JSON that can be read (NaN given",
+        ),
+        (b'{"id": [1], "text": "fine"}\n', "bad.jsonl, line 1: id [1] given; text, a whole number or none wanted"),
+        (b'{"id": "a", "text": ""}\n{"id": "a", "text": "b"}\n', "bad.jsonl, line 2: id 'a' is given twice"),
         (b'{"text": "lone \\ud800 surrogate"}\n', "lone surrogate"),
         (b'{"text": "fine", "_passage": 1}\n', 'the key "_passage" is kept'),
         (b"\xff\xfe\n", "not UTF-8"),
@@ -204,6 +221,74 @@ def test_a_bad_file_writes_nothing(run: Run, tmp_path: Path, content: bytes, wor
     assert code == 2
     assert words in complaint
     assert not (tmp_path / "x.sift").exists()
+
+
+def test_one_bad_file_does_not_stop_a_folder(run: Run, docs: Path) -> None:
+    (docs / "latin.txt").write_bytes(b"first line\ncaf\xe9\n")
+    (docs / "utf16.md").write_bytes("text".encode("utf-16"))
+    (docs / "bad.jsonl").write_text('{"id": "fine", "text": "fine"}\n{"text": "nan", "score": NaN}\n')
+    (docs / "gone.txt").symlink_to(docs / "nowhere.txt")
+    (docs / "folder.txt").mkdir()
+    (docs / "folder.txt" / "inner.txt").write_bytes(b"\xef\xbb\xbfwith a mark")
+    code, said, complaint = run("add", "x.sift", "docs", "--json")
+    told = json.loads(said)
+    assert (code, told["documents"]) == (1, 6)
+    assert told["stored"] == told["passages"]
+    faults = {fault.partition(" ")[0].rstrip(","): fault for fault in told["unread"]}
+    assert sorted(faults) == ["docs/bad.jsonl", "docs/gone.txt", "docs/latin.txt", "docs/utf16.md"]
+    assert "line 2: not UTF-8 at byte 15 of the file; convert it, e.g. with iconv -f latin1" in faults["docs/latin.txt"]
+    assert "line 1: not UTF-8 at byte 1 of the file; convert it, e.g. with iconv -f utf-16" in faults["docs/utf16.md"]
+    assert "line 2: not JSON that can be read (NaN given" in faults["docs/bad.jsonl"]
+    assert "dangling link" in faults["docs/gone.txt"]
+    assert complaint.splitlines() == [f"left out: {fault}" for fault in told["unread"]]
+    with SiftStore.open("x.sift") as store:
+        assert store.get(["fine"]) == [None]  # a file is left out as a whole
+        assert store.get(["docs/folder.txt/inner.txt"])[0].text == "with a mark"
+
+
+def test_what_cannot_be_read_again_keeps_what_it_gave_before(run: Run, docs: Path) -> None:
+    before = json.loads(run("add", "x.sift", "docs", "--json")[1])["stored"]
+    (docs / "long.md").write_bytes(b"caf\xe9")
+    code, said, complaint = run("add", "x.sift", "docs")
+    assert (code, f"holds {before}" in said, "left out: docs/long.md, line 1" in complaint) == (1, True, True)
+
+
+def test_a_file_named_twice_is_added_once(run: Run, docs: Path) -> None:
+    once = json.loads(run("add", "x.sift", "docs", "--json")[1])
+    assert json.loads(run("add", "y.sift", "docs", "docs/rows.jsonl", "./docs", "--json")[1]) == once
+
+
+def test_one_id_in_two_files_is_told_by_file_and_line(run: Run, docs: Path) -> None:
+    (docs / "more.jsonl").write_text('\n{"id": "kids", "text": "other"}\n')
+    code, _, complaint = run("add", "x.sift", "docs")
+    words = "docs/rows.jsonl, line 2: id 'kids' is given twice, first by docs/more.jsonl, line 2"
+    assert (code, words in complaint) == (2, True)
+    code, _, complaint = run("add", "x.sift", "docs/rows.jsonl", "--index", "title=integer")
+    assert (code, "docs/rows.jsonl, line 2: ['title']: 'Family' does not fit" in complaint) == (2, True)
+    assert run("list", "x.sift")[1:] == ("", "no collections at x.sift\n")
+
+
+def test_what_is_done_is_said(run: Run, docs: Path) -> None:
+    run("add", "x.sift", "docs/rows.jsonl")
+    few = "x.sift: 0 of 3 passages are in the index; so few are compared one by one\n"
+    assert run("optimize", "x.sift") == (0, few, "")
+    assert run("drop", "x.sift", "--yes") == (0, "dropped: x.sift\n", "")
+    assert run("list", "x.sift") == (0, "", "no collections at x.sift\n")
+    assert run("list", "x.sift", "--json") == (0, "[]\n", "")
+    for command in (["drop", "x.sift", "--yes"], ["optimize", "x.sift"], ["compare", "x.sift", "q"]):
+        code, said, complaint = run(*command)
+        assert (code, said, "no collection at x.sift" in complaint) == (2, "", True)
+
+
+def test_no_answer_is_no_consent(run: Run, docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("add", "x.sift", "docs/rows.jsonl")
+    for answer, code, words in (("", 2, "add --yes"), ("n\n", 1, "nothing was done"), ("\n", 1, "nothing was done")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        told = run("drop", "x.sift")
+        assert (told[0], words in told[2]) == (code, True)
+        assert run("list", "x.sift")[1] == "default\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert run("drop", "x.sift")[0] == 0
 
 
 def test_the_demo_runs_on_its_corpus(run: Run) -> None:

