@@ -308,6 +308,8 @@ def _condition(key: str, name: object, value: Any, depth: int) -> Filter:
 
 
 def _scalar(key: str, name: str, value: Any) -> Scalar:
+    if (type(value) is str and value.isascii()) or (type(value) is int and abs(value) < EXACT):
+        return value  # what long lists are made of
     scalar = plain_scalar(value)
     if isinstance(scalar, bool) or (isinstance(scalar, str) and storable(scalar)):
         return scalar

@@ -61,8 +61,9 @@ ISO = rf"^\s*{_DAY}([Tt ]\s*{_CLOCK}\s*{_ZONE}?)?\s*$"
 ZONED = rf":\d.*{_ZONE}\s*$"
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
-# From so many values on they are compared by a hash table instead of one by one.
-_MANY = 8
+# From so many values on they are compared by a hash table instead of one by one; where an index serves a comparison one
+# by one, later.
+_MANY, _MANY_INDEXED = 3, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +126,9 @@ def _asked(
             empty = '@.type() == "array" && @.size() == 0'
             return _at(payload, names, "", f'@.type() != "null" && !({empty})')
         case Equals(_, value):
-            return _one_of(payload, names, [value])
-        case In(_, values):
-            return _one_of(payload, names, values)
+            return _one_of(payload, names, [value], _MANY)
+        case In(key, values):
+            return _one_of(payload, names, values, _MANY_INDEXED if key in fields.indexed else _MANY)
         case Range():
             bounds = _bounds(where)
             if isinstance(bounds[0][1], datetime):
@@ -139,11 +140,14 @@ def _asked(
             return and_(condition, *_range_hints(where, bounds, payload, names, fields))
 
 
-def _one_of(payload: ColumnElement[Any], names: Sequence[str], values: Sequence[Scalar]) -> ColumnElement[bool]:
+def _one_of(
+    payload: ColumnElement[Any], names: Sequence[str], values: Sequence[Scalar], many: int
+) -> ColumnElement[bool]:
+    """Whether a key holds one of some values; `many`: from how many on they are compared by a hash table."""
     plain = [value for value in values if not isinstance(value, datetime)]
     moments = [value for value in values if isinstance(value, datetime)]
     parts: list[ColumnElement[bool]] = []
-    if len(plain) >= _MANY or any(map(_is_large, plain)):
+    if len(plain) >= many or any(map(_is_large, plain)):
         parts.append(_hashed(payload, names, plain))
     elif plain:
         parts.append(_anywhere(payload, names, " || ".join(f"@ == {_literal(value)}" for value in plain)))
@@ -156,13 +160,21 @@ def _hashed(payload: ColumnElement[Any], names: Sequence[str], values: Sequence[
     """Whether the value at the key, or an element of the list there, is among many."""
     large = [str(value) for value in values if _is_large(value)]
     usual = [_literal(value) for value in values if not _is_large(value)]
+    # As one JSON text: the driver takes as long for an array as the server for the rest. A subquery is hashed, too.
+    sought = func.jsonb_array_elements(cast(f"[{','.join(usual)}]", JSONB), type_=JSONB).column_valued("sought")
+    members = select(sought)
+
+    def among(value: ColumnElement[Any]) -> ColumnElement[bool]:
+        equal = value.in_(members)
+        if not large:
+            return equal
+        number = func.jsonb_typeof(value) == "number"
+        return or_(equal, and_(number, cast(value, Text) == any_(cast(large, ARRAY(Text)))))
+
     stored = _value_at(payload, names)
     element = func.jsonb_array_elements(_listed(stored), type_=JSONB).column_valued("element")
-    equal = element == any_(cast(cast(usual, ARRAY(Text)), ARRAY(JSONB)))
-    if large:
-        number = func.jsonb_typeof(element) == "number"
-        equal = or_(equal, and_(number, cast(element, Text) == any_(cast(large, ARRAY(Text)))))
-    return select(literal_column("1")).where(equal).exists()
+    within = select(literal_column("1")).where(among(element)).exists()
+    return or_(among(stored), and_(func.jsonb_typeof(stored) == "array", within))  # few are lists, which cost more
 
 
 def _is_large(value: Any) -> bool:
@@ -279,7 +291,7 @@ def _compared(where: Equals | In | Range | Exists, column: ColumnElement[Any]) -
     values = where.values if isinstance(where, In) else [where.value]
     if not values or not _fits(kind, values):
         return None
-    if len(values) < _MANY:
+    if len(values) < _MANY_INDEXED:
         return or_(*(column == _bound_value(kind, value) for value in values))
     return _among(kind, values, column)
 

@@ -105,13 +105,13 @@ def test_numbers_in_points_of_others_are_searched_for(stored: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["texts", "integers", "floats", "dates"])
-def test_a_list_is_one_array_in_sql(kind: str) -> None:
+def test_a_list_is_one_parameter_in_sql(kind: str) -> None:
     lengths = set()
     for count in (10, 100, 10_000):
         where = to_sql(parse({"key": {"$in": VALUES[kind][:count]}}), SqlFields(column("payload", JSONB)))
         statement = compiled(select(where))
         lengths.add(len(statement.sql))
-        assert sum(isinstance(value, list) for value in statement.parameters.values()) >= 1
+        assert len(statement.parameters) <= 20
     assert max(lengths) - min(lengths) <= 8
 
 
