@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,21 +34,31 @@ class DifferentialContract(Fixtures):
             yield store, memory
 
     def test_it_answers_as_memory_does(self, pair: tuple[SiftStore, SiftStore]) -> None:
-        @seed(20261130)
-        @settings(
-            max_examples=max(_INPUTS // (PASSAGES + FILTERS), 1),
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],  # a smaller input would cost thousands of writes
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(cases())
-        def compare(case: Case) -> None:
+        for case in _drawn(_INPUTS // (PASSAGES + FILTERS)):
             for store in pair:
                 store.delete(where=EVERYTHING)
             _compare(case, *pair)
 
-        compare()
+
+@cache
+def _drawn(count: int) -> list[Case]:
+    """The same cases for every store: to draw them takes longer than to try them."""
+    drawn: list[Case] = []
+
+    @seed(20261130)
+    @settings(
+        max_examples=max(count, 1),
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases())
+    def draw(case: Case) -> None:
+        drawn.append(case)
+
+    draw()
+    return drawn
 
 
 def _compare(case: Case, store: SiftStore, memory: SiftStore) -> None:
