@@ -8,7 +8,7 @@ scheme. The module has three functions, `open_store`, `list_collections` and `dr
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -97,7 +97,7 @@ class Statistics:
     indexed: int
     dimension: int | None
     metric: Literal["cosine", "dot", "euclid"]
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = field(hash=False)
     embedder: EmbedderIdentity | None
     building: bool = False
     generation: int = 0
@@ -111,7 +111,7 @@ class SparseVector:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CandidateQuery:
     """Phase one of a search: the nearest passages of one query vector.
 
@@ -132,7 +132,7 @@ class CandidateQuery:
     sparse: SparseVector | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
     """What phase one found, best first.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
@@ -115,7 +115,7 @@ class Not:
 class Native:
     """A filter of the engine's own."""
 
-    value: Any
+    value: Any = field(hash=False)
 
 
 Filter: TypeAlias = Equals | In | Range | Exists | And | Or | Not | Native

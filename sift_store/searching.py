@@ -35,7 +35,7 @@ __all__ = ["Question", "compare_steps", "search_steps"]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """One need: a text, several sub-queries, or vectors; exactly one is given."""
 

@@ -103,7 +103,7 @@ class Shell:
         return dataclasses.replace(self._context, scope=scope, stamps={**inherited, **stamps})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opening:
     """What `open` and `attach` were given. `indexed` is None for attach."""
 
