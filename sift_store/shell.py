@@ -31,6 +31,7 @@ from sift_store.plan import Method, Request
 from sift_store.records import canonical, check_payload, listed
 from sift_store.registry import store_module
 from sift_store.searching import Question
+from sift_store.sharing import Unpickled
 
 __all__ = ["COMPARED", "Opening", "Shell", "embedding_for", "native_opener", "open_steps"]
 
@@ -38,7 +39,7 @@ __all__ = ["COMPARED", "Opening", "Shell", "embedding_for", "native_opener", "op
 COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
 
 
-class Shell:
+class Shell(Unpickled):
     """One open collection, perhaps seen through a scope."""
 
     def __init__(self, context: Context, name: str, *, owner: bool = True, opening: Opening | None = None) -> None:
