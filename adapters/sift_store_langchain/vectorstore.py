@@ -46,9 +46,7 @@ class SiftVectorStore(Sharing, VectorStore):
             `AsyncSiftStore`. It is the caller's to close.
     """
 
-    _instead = (
-        "copy.copy gives one over the same store, copy.deepcopy one in memory; in another process make it anew"
-    )
+    _instead = "copy.copy gives one over the same store, copy.deepcopy one in memory; in another process make it anew"
 
     def __init__(self, store: SiftStore | AsyncSiftStore) -> None:
         self.twins = Twins.of(store)
