@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -99,7 +99,7 @@ class Statistics:
     indexed: int
     dimension: int | None
     metric: Literal["cosine", "dot", "euclid"]
-    fields: Mapping[str, str]
+    fields: Mapping[str, str] = field(hash=False)
     embedder: EmbedderIdentity | None
     building: bool = False
     generation: int = 0
@@ -113,7 +113,7 @@ class SparseVector:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CandidateQuery:
     """Phase one of a search: the nearest passages of one query vector.
 
@@ -134,7 +134,7 @@ class CandidateQuery:
     sparse: SparseVector | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
     """What phase one found, best first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sift_store.errors import InvalidInputError, NotFoundError
@@ -41,7 +41,7 @@ class Calibration:
         queries: how many it was fitted to.
     """
 
-    weights: Mapping[str, float]
+    weights: Mapping[str, float] = field(hash=False)
     intercept: float
     k: int
     queries: int

@@ -22,7 +22,7 @@ __all__ = ["Chosen", "choose_steps"]
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
     """What was chosen: rows of the pool in the order picked, and what SIFT says of them.
 

@@ -33,7 +33,7 @@ class InUse:
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Context:
     """What every operation of one store works with.
 

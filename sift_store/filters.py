@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeAlias, cast
 
@@ -121,7 +121,7 @@ class Native:
         guarded: it is part of a scope's filter, which it must not be able to widen: an adapter refuses what could.
     """
 
-    value: Any
+    value: Any = field(hash=False)
     guarded: bool = False
 
 

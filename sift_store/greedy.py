@@ -18,7 +18,7 @@ Stopped = Literal["k", "alpha", "variance", "budget", "exhausted"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Stopping:
     """When to stop, and what each candidate costs."""
 

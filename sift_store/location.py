@@ -49,7 +49,7 @@ class Location:
 
     scheme: str
     address: str = field(repr=False)
-    options: dict[str, str]
+    options: dict[str, str] = field(hash=False)
 
     @property
     def collection(self) -> str:

@@ -21,7 +21,7 @@ from sift_store.records import Id, Payload, Record, check_payload
 __all__ = ["Entry", "MappedAdapter", "Source"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Entry:
     """One vector of a `Source`, a sequence of numbers of any length but zero, and the payload that filters look at."""
 

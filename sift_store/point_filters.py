@@ -79,7 +79,7 @@ class PointFields:
 
     path: Callable[[str], str]
     exact: Callable[[str], str] | None
-    kinds: Mapping[str, str]
+    kinds: Mapping[str, str] = field(hash=False)
     spelt: Callable[[str], bool] = field(default=lambda key: True)  # noqa: ARG005
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -51,8 +51,16 @@ class Record:
 
     id: Id
     text: str
-    payload: Payload
-    vector: npt.NDArray[np.float32] | None = None
+    payload: Payload = field(hash=False)
+    vector: npt.NDArray[np.float32] | None = field(default=None, hash=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        same = (self.id, self.text, self.payload) == (other.id, other.text, other.payload)
+        if self.vector is None or other.vector is None:
+            return same and self.vector is other.vector
+        return same and np.array_equal(self.vector, other.vector)
 
 
 def content_id(text: str, payload: Payload) -> str:

@@ -29,7 +29,7 @@ class Hit:
 
     id: Id
     text: str
-    payload: Payload
+    payload: Payload = field(hash=False)
     score: float
     gain: float | None
     pick: int
@@ -75,7 +75,7 @@ class Hits(Sequence[Hit]):
     items: tuple[Hit, ...]
     variance: tuple[float, ...]
     plan: Plan
-    timings: Mapping[str, float]
+    timings: Mapping[str, float] = field(hash=False)
     suppressed: tuple[Suppressed, ...]
     shortfall: str
     metric: str

@@ -38,7 +38,7 @@ T = TypeVar("T")
 _TOGETHER = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Question:
     """One need: a text, several sub-queries, or vectors; exactly one is given."""
 

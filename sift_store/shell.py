@@ -31,6 +31,7 @@ from sift_store.plan import Method, Request
 from sift_store.records import canonical, check_payload, listed
 from sift_store.registry import store_module
 from sift_store.searching import Question
+from sift_store.sharing import Unpickled
 
 __all__ = ["COMPARED", "Opening", "Shell", "embedding_for", "native_opener", "open_steps"]
 
@@ -40,7 +41,7 @@ _REQUESTED = frozenset(field.name for field in dataclasses.fields(Request)) - {"
 COMPARED: tuple[Method, ...] = ("knn", "mmr", "sift")
 
 
-class Shell:
+class Shell(Unpickled):
     """One open collection, perhaps seen through a scope."""
 
     def __init__(self, context: Context, name: str = "", *, owner: bool = True, opening: Opening | None = None) -> None:
@@ -112,7 +113,7 @@ class Shell:
         return dataclasses.replace(self._context, scope=scope, stamps={**inherited, **stamps})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opening:
     """What `open` and `attach` were given. `indexed` is None for attach."""
 

@@ -8,11 +8,12 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from sift_store.async_store import AsyncSiftStore
 from sift_store.embedding import as_embedding
 from sift_store.errors import InvalidInputError
+from sift_store.sharing import Unpickled
 from sift_store.shell import Opening, native_opener
 from sift_store.store import SEARCH_OPTIONS, SiftStore
 
@@ -30,7 +31,7 @@ _Loops: TypeAlias = dict[asyncio.AbstractEventLoop, _Here]
 _OpenAsync: TypeAlias = Callable[[], Coroutine[Any, Any, AsyncSiftStore]]
 
 
-class Twins:
+class Twins(Unpickled):
     """A sync store, and an asynchronous one for each event loop, each opened when it is first asked for.
 
     An asynchronous one is closed with its loop: by `asyncio.run`, and by all that shuts down a loop's asynchronous
@@ -47,6 +48,12 @@ class Twins:
         self._sync: SiftStore | None = None
         self._loops: _Loops = {}
         weakref.finalize(self, _end, self._loops).atexit = False
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     @classmethod
     def attach(cls, location: str, **given: Any) -> Twins:

@@ -12,6 +12,7 @@ from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from sift_store import AsyncSiftStore, SiftStore
+from sift_store.sharing import Sharing
 from sift_store.twins import Twins, search_arguments
 from sift_store_langchain.attaching import twins_of
 from sift_store_langchain.documents import documents_of, search_options
@@ -19,7 +20,7 @@ from sift_store_langchain.documents import documents_of, search_options
 __all__ = ["SIFTRetriever", "SiftVectorStoreRetriever"]
 
 
-class SIFTRetriever(BaseRetriever):
+class SIFTRetriever(Sharing, BaseRetriever):
     """Retrieve an informative, non-redundant subset instead of the k nearest neighbours.
 
     Everything but `store` can be given for one call, too: ``retriever.invoke(question, k=3, filter={"year": 2024})``.

@@ -14,6 +14,7 @@ from langchain_core.vectorstores import VectorStore
 from sift_store import AsyncSiftStore, Hits, InvalidInputError, SiftStore
 from sift_store.filters import EVERYTHING
 from sift_store.records import check_texts, listed
+from sift_store.sharing import Sharing
 from sift_store.twins import Twins, search_arguments
 from sift_store_langchain.documents import (
     by_text,
@@ -32,7 +33,7 @@ from sift_store_langchain.retriever import SiftVectorStoreRetriever
 __all__ = ["SiftVectorStore"]
 
 
-class SiftVectorStore(VectorStore):
+class SiftVectorStore(Sharing, VectorStore):
     """A `SiftStore` as LangChain's vector store.
 
     `similarity_search` and its kin are plain nearest neighbours, as everybody expects of them; `sift_search`, and
@@ -44,6 +45,8 @@ class SiftVectorStore(VectorStore):
         store: a `SiftStore` opened with an embedder (LangChain's embeddings will do), or for coroutines alone an
             `AsyncSiftStore`. It is the caller's to close.
     """
+
+    _instead = "copy.copy gives one over the same store, copy.deepcopy one in memory; in another process make it anew"
 
     def __init__(self, store: SiftStore | AsyncSiftStore) -> None:
         self.twins = Twins.of(store)

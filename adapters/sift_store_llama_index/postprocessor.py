@@ -19,6 +19,7 @@ from llama_index.core.settings import Settings
 from sift_store import InvalidInputError, Record
 from sift_store.embedding import Embedding
 from sift_store.reranking import rerank
+from sift_store.sharing import Sharing
 from sift_store_llama_index.attaching import Reading, read
 from sift_store_llama_index.nodes import text_of
 
@@ -27,7 +28,7 @@ __all__ = ["SIFTPostprocessor"]
 _dispatcher = get_dispatcher(__name__)
 
 
-class SIFTPostprocessor(BaseNodePostprocessor):
+class SIFTPostprocessor(Sharing, BaseNodePostprocessor):
     """Keep the nodes that together tell most, in the order picked.
 
     Retrieve many, keep few: ``index.as_retriever(similarity_top_k=50)`` with

@@ -14,6 +14,7 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle
 from llama_index.core.settings import Settings
 
 from sift_store import AsyncSiftStore, Hits, InvalidInputError, SiftStore
+from sift_store.sharing import Sharing
 from sift_store.twins import search_arguments
 from sift_store_llama_index.attaching import read
 from sift_store_llama_index.filters import where_of
@@ -24,7 +25,7 @@ __all__ = ["SIFTRetriever"]
 _dispatcher = get_dispatcher(__name__)
 
 
-class SIFTRetriever(BaseRetriever):
+class SIFTRetriever(Sharing, BaseRetriever):
     """Retrieve an informative, non-redundant subset instead of the nearest neighbours.
 
     ``index.as_retriever(similarity_top_k=5)`` becomes ``SIFTRetriever(index, similarity_top_k=5)``. The question is

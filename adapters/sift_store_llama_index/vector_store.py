@@ -19,6 +19,7 @@ from sift_store import AsyncSiftStore, Hits, InvalidInputError, Record, SiftStor
 from sift_store.filters import EVERYTHING, matches, parse
 from sift_store.plan import Method
 from sift_store.reranking import rerank
+from sift_store.sharing import Sharing
 from sift_store.twins import Twins, search_arguments
 from sift_store_llama_index.attaching import read
 from sift_store_llama_index.filters import where_of
@@ -27,7 +28,7 @@ from sift_store_llama_index.nodes import node_of, payload_of, text_of
 __all__ = ["SiftVectorStore"]
 
 
-class SiftVectorStore(BasePydanticVectorStore):
+class SiftVectorStore(Sharing, BasePydanticVectorStore):
     """LlamaIndex's vector store whose queries are answered with nodes that together tell most.
 
     Over a `SiftStore`, nodes are kept as LlamaIndex's Postgres store keeps them: the node as JSON among its metadata,

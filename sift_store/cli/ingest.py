@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ class Passage:
 
     id: str
     text: str
-    payload: dict[str, Any]
+    payload: dict[str, Any] = field(hash=False)
     where: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Document:
     """A file, or a row of one, as passages; none if it is empty."""
 
@@ -42,7 +42,7 @@ class Document:
     passages: list[Passage]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reading:
     """What files gave; `faults` names those that could not be read, which gave nothing."""
 
@@ -62,7 +62,7 @@ class _Source:
     name: str
     where: str
     text: str
-    payload: dict[str, Any]
+    payload: dict[str, Any] = field(hash=False)
     kind: str
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Judgement:
 
     queries: int
     answerable: int
-    auroc: Mapping[str, float]
+    auroc: Mapping[str, float] = field(hash=False)
     ece: float
     reliability: tuple[tuple[float, float, int], ...]
     selective: tuple[tuple[float, float], ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,8 +34,8 @@ class Dataset:
     texts: tuple[str, ...]
     query_ids: tuple[str, ...]
     queries: tuple[str, ...]
-    grades: tuple[dict[int, int], ...]
-    subtopics: tuple[dict[str, set[int]], ...] | None
+    grades: tuple[dict[int, int], ...] = field(hash=False)
+    subtopics: tuple[dict[str, set[int]], ...] | None = field(hash=False)
 
     def passages(self) -> list[str]:
         """What is embedded of each passage: title and text."""

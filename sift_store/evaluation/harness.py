@@ -39,7 +39,7 @@ class Key:
     edition: int = _EDITION
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cell:
     """Every method on one set, embedder and scenario.
 

@@ -15,7 +15,7 @@ __all__ = ["Pool", "pools_of"]
 _BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """One query's candidates, best first.
 

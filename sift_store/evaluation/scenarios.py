@@ -29,7 +29,7 @@ _EDITS = 2
 _WINDOW, _STRIDE = 100, 50
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Corpus:
     """Vectors, (n, d) unit float32, the place of the passage that each comes from, (n,), and the texts.
 
