@@ -105,11 +105,13 @@ class SiftVectorStore(Sharing, VectorStore):
         if self._owned is not None:
             self._owned.close()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """A store in memory with the same passages: connections and files cannot be copied. mem0 wants one."""
         copied = SiftStore.open("memory://", embedder=self._embedding)
         self.twins.sync().copy_to(copied)
-        made = memo[id(self)] = type(self)(copied)
+        made = type(self)(copied)
+        if memo is not None:
+            memo[id(self)] = made
         return made
 
     @property
