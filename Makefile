@@ -13,8 +13,9 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_A
 demo: $(VENV)/.demo
 	$(BIN)/sift-store demo examples/demo
 
+# Two processes: each starts servers of its own.
 test: $(VENV)/.test check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 # What takes too long for every day: the whole contract through a pooler that keeps sessions, maintenance through it.
 test-long: $(VENV)/.test

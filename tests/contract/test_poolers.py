@@ -6,7 +6,7 @@ import pytest
 from pgbouncer_server import MISSING, Pooler, installed, pooled
 from postgres_server import Server
 
-from sift_store.testing.contract import StoreContract, WriteContract
+from sift_store.testing.contract import StoreContract
 
 pytestmark = pytest.mark.skipif(not installed(), reason=MISSING)
 
@@ -21,12 +21,6 @@ def by_transaction(postgres: Server) -> Iterator[Pooler]:
 def by_session(postgres: Server) -> Iterator[Pooler]:
     with pooled(postgres, "session") as running:
         yield running
-
-
-class TestWritingPooledByTransaction(WriteContract):
-    @pytest.fixture
-    def location(self, by_transaction: Pooler, database: str) -> str:
-        return by_transaction.url(database, collection="contract")
 
 
 @pytest.mark.long

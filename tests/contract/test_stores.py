@@ -6,7 +6,14 @@ import pytest
 from postgres_server import Server
 from qdrant_server import Qdrant
 
-from sift_store.testing.contract import StoreContract
+from sift_store.testing.contract import (
+    DifferentialContract,
+    FilterContract,
+    SearchContract,
+    StoreContract,
+    TrustContract,
+    WriteContract,
+)
 
 
 class TestMemory(StoreContract):
@@ -27,7 +34,16 @@ class TestPostgres(StoreContract):
         return postgres.url(database, collection="contract")
 
 
-class TestPostgresHalfPrecision(StoreContract):
+class TestPostgresHalfPrecision(WriteContract, SearchContract, FilterContract):
+    @pytest.fixture
+    def location(self, postgres: Server, database: str) -> str:
+        return postgres.url(database, collection="contract", vector_type="halfvec")
+
+
+@pytest.mark.long
+class TestMoreOfPostgresHalfPrecision(TrustContract, DifferentialContract):
+    """What vectors of half the precision have no part in."""
+
     @pytest.fixture
     def location(self, postgres: Server, database: str) -> str:
         return postgres.url(database, collection="contract", vector_type="halfvec")
