@@ -13,9 +13,10 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_A
 demo: $(VENV)/.demo
 	$(BIN)/sift-store demo examples/demo
 
-# Two processes: each starts servers of its own.
+# In two processes, which start servers of their own; the command line's tests want the terminal of one.
 test: $(VENV)/.test check
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --ignore-glob='*/test_cli*.py'
+	$(BIN)/python -m pytest $(wildcard tests/integration/test_cli*.py)
 
 # What takes too long for every day: the whole contract through a pooler that keeps sessions, maintenance through it.
 test-long: $(VENV)/.test

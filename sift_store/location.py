@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from sift_store.errors import LocationError
 
@@ -77,7 +77,9 @@ def parse_location(location: str | os.PathLike[str]) -> Location:
         ) from None
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     ours = urlencode([(name, value) for name, value in pairs if name in _OURS])
-    theirs = urlencode([(name, value) for name, value in pairs if name not in _OURS])
+    theirs = urlencode(
+        [(name, value) for name, value in pairs if name not in _OURS], quote_via=quote
+    )  # no + for a blank
     before = text.partition("#")[0].partition("?")[0]  # as it was given: an empty host is one
     address = before + (f"?{theirs}" if theirs else "") + (f"#{parts.fragment}" if parts.fragment else "")
     _check_length(_options(ours))

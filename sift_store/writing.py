@@ -158,8 +158,8 @@ def _check_first(context: Context, text: str, dimension: int) -> Steps[None]:
         return
     wanted = embedding.dimension
     if wanted is None:
-        probe: npt.NDArray[np.float32] = yield embedding.documents_call([text], None, context.awaits)
-        wanted = probe.shape[1]
+        probe: npt.NDArray[Any] = yield embedding.query_call(text, context.awaits)
+        wanted = len(probe)
     if wanted != dimension:
         raise EmbedderError(
             f"the vectors have dimension {dimension}, the embedder gives {wanted}; give vectors of the embedder's own, "

@@ -527,7 +527,7 @@ def test_nothing_is_written_and_a_read_only_key_is_enough() -> None:
                     with pytest.raises(ReadOnlyError):
                         write()
                 assert "look" not in repr(store) + str(store.doctor()) + str(store.explain)
-        reads = {"health", "get_collection", "scroll", "count", "query_batch", "retrieve"}
+        reads = {"health", "cluster_info", "get_collection", "scroll", "count", "query_batch", "retrieve"}
         assert set(server.requests) <= reads
         with (
             pytest.warns(UserWarning, match="insecure"),
