@@ -55,7 +55,16 @@ class TestQdrantOverGrpc(StoreContract):
         return qdrant.url(collection)
 
 
-class TestQdrantOverRest(StoreContract):
+class TestQdrantOverRest(WriteContract, SearchContract, FilterContract, DifferentialContract):
+    @pytest.fixture
+    def location(self, qdrant: Qdrant, collection: str) -> str:
+        return qdrant.url(collection, rest=True)
+
+
+@pytest.mark.long
+class TestMoreOfQdrantOverRest(TrustContract):
+    """What does not hang on the wire."""
+
     @pytest.fixture
     def location(self, qdrant: Qdrant, collection: str) -> str:
         return qdrant.url(collection, rest=True)
